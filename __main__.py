@@ -1,0 +1,142 @@
+"""The command line of Mimosa."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .configs.errors import ConfigError
+from .configs.loader import load
+from .configs.schema import Config
+
+EXAMPLES = """examples:
+  mimosa train quickstart                          warm start and RL on a generated task, a few minutes on two cores
+  mimosa train quickstart seed=1 train.steps=50    any key of the configuration can be set
+  mimosa train my_run.yaml rollout.actors=4        a file of your own; it may say `base: quickstart`
+  mimosa train runs/NAME/config.yaml resume=true   go on from the last checkpoint
+  mimosa sft quickstart run.dir=runs/warm          the supervised warm start alone
+  mimosa eval --policy runs/NAME/policy            pass@1 on the run's held-out prompts
+  mimosa generate prompts.jsonl --policy runs/NAME/policy --out out.jsonl --samples 4
+  mimosa export runs/NAME/policy out/ --format state-spaces
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mimosa", description="Reinforcement learning with verifiable rewards for Mamba-3 language models.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"mimosa {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (("train", "reinforcement learning"), ("sft", "supervised warm start")):
+        command = commands.add_parser(name, help=text, description=f"Run {text} as configured.")
+        command.add_argument("config", metavar="PRESET_OR_FILE", help="name of a preset, or a YAML file")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, over those of the file")
+    command = commands.add_parser(
+        "eval", help="pass@1 and pass@k of a policy", description="Evaluate a policy; JSON out."
+    )
+    command.add_argument("--policy", required=True, metavar="DIR", help="policy folder")
+    command.add_argument("--out", default="", metavar="FILE", help="JSON file (default: standard output)")
+    command.add_argument("overrides", nargs="*", metavar="PRESET_OR_FILE | key=value",
+                         help="data source; default: the configuration of the policy's run folder")  # fmt: skip
+    command = commands.add_parser(
+        "generate", help="rollouts alone", description="Complete the prompts of a JSONL file."
+    )
+    command.add_argument("prompts", metavar="PROMPTS.jsonl", help="rows with id and prompt (text or chat messages)")
+    command.add_argument("--policy", required=True, metavar="DIR", help="policy folder")
+    command.add_argument("--out", required=True, metavar="OUT.jsonl")
+    command.add_argument("--samples", type=int, default=1, metavar="N", help="completions per prompt")
+    command.add_argument("--max-tokens", type=int, default=64, metavar="N", help="tokens per completion at most")
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.add_argument("overrides", nargs="*", metavar="key=value")
+    command = commands.add_parser("export", help="a policy in another format", description="Convert a policy folder.")
+    command.add_argument("policy", metavar="DIR")
+    command.add_argument("out", metavar="OUT_DIR")
+    command.add_argument("--format", choices=("state-spaces", "hf"), default="state-spaces")
+    return parser
+
+
+def run_name(source: str, config: Config) -> str:
+    """Name of a run's folder: preset or file, and seed."""
+    return f"{Path(source).stem}-seed{config.seed}"
+
+
+def train(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config, arguments.overrides)
+    from .cluster.commands import train as command
+
+    return command(config, run_name(arguments.config, config))
+
+
+def sft(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config, arguments.overrides)
+    from .cluster.commands import sft as command
+
+    return command(config, run_name(arguments.config, config) + "-sft")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    rest: list[str] = list(arguments.overrides)
+    source = rest.pop(0) if rest and "=" not in rest[0] else policy_run(arguments.policy)
+    config = load(source, [*rest, f"model.path={arguments.policy}", "tokenizer.kind=policy"])
+    from .cluster.inference import run_eval
+
+    return run_eval(config, arguments.out)
+
+
+def policy_run(policy: str) -> str | None:
+    """The configuration of the run that a policy lies in, if it lies in one."""
+    file = Path(policy).resolve().parent / "config.yaml"
+    return str(file) if file.is_file() else None
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples: got {arguments.samples}, wanted at least 1")
+    settings = [f"model.path={arguments.policy}", "tokenizer.kind=policy", f"seed={arguments.seed}",
+                f"rollout.max_tokens={arguments.max_tokens}", "verifier.actors=1"]  # fmt: skip
+    config = load(None, [*settings, *arguments.overrides])
+    from .cluster.inference import run_generate
+
+    return run_generate(config, arguments.prompts, arguments.out, arguments.samples)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from .policy.blueprint import load_policy
+    from .policy.checkpoint import write_state_spaces
+
+    model = load_policy(arguments.policy, "")
+    if arguments.format == "hf":
+        model.save_pretrained(arguments.out)
+    else:
+        write_state_spaces(model, arguments.out)
+    print(f"written to {arguments.out}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "train": train, "sft": sft, "eval": evaluate, "generate": generate, "export": export,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit status: 0 done, 2 a mistake of the user (one line says which), 130 stopped by a signal, 1 anything else."""
+    parsed = build_parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        return COMMANDS[parsed.command](parsed)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"mimosa {parsed.command}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""All learner ranks as one: started together, called together, and replaced together when one dies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from ..configs.schema import Config
+from ..policy.blueprint import Blueprint
+from .learner_actor import LearnerActor, LearnerTask
+from .topology import actor_options
+from .watchdog import gather
+
+
+class LearnerLost(RuntimeError):
+    """A learner rank died; what it held is in the last checkpoint."""
+
+
+class LearnerGroup:
+    """`learner.actors` ranks of one process group."""
+
+    def __init__(self, blueprint: Blueprint, config: Config, task: LearnerTask):
+        self.blueprint, self.config, self.task = blueprint, config, task
+        self.actors: list[Any] = []
+
+    def start(self, checkpoint: str = "") -> None:
+        """Start every rank, join them, and restore a checkpoint when one is given."""
+        remote = ray.remote(LearnerActor).options(**actor_options(self.config, "learner"))
+        ranks = range(self.config.learner.actors)
+        self.actors = [remote.remote(rank, self.blueprint, self.config, self.task) for rank in ranks]
+        try:
+            address, port = ray.get(self.actors[0].address.remote(), timeout=self.config.learner.timeout)
+        except RayActorError as error:
+            raise LearnerLost(f"learner rank 0 died while starting: {error}") from error
+        self.call("join", address, port)
+        if checkpoint:
+            self.call("load", checkpoint)
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        """Call a method on all ranks and wait; results by rank. Raises LearnerLost when a rank dies, StallError when it is silent."""
+        refs = [getattr(actor, method).remote(*args) for actor in self.actors]
+        try:
+            return gather(refs, self.config.learner.timeout, f"learner {method}")
+        except RayActorError as error:
+            raise LearnerLost(f"a learner rank died in {method}: {str(error).strip().splitlines()[0]}") from error
+
+    def export(self, number: int) -> Any:
+        """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them."""
+        refs = [actor.export.remote(number) for actor in self.actors]
+        try:
+            gather(refs[1:] or refs, self.config.learner.timeout, "learner export")
+            ray.wait(refs[:1], timeout=self.config.learner.timeout, fetch_local=False)
+        except RayActorError as error:
+            raise LearnerLost(f"a learner rank died in export: {str(error).strip().splitlines()[0]}") from error
+        return refs[0]
+
+    def kill(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []

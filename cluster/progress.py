@@ -1,0 +1,84 @@
+"""How far a run has come, written into its checkpoints; and the clock of its stages."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..configs.schema import CheckpointConfig
+from ..observe.run_folder import RunFolder, replace_folder
+from ..rollout.stream import StreamState
+
+STATE = "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of the driver after its last finished step."""
+
+    stream: StreamState  # position in the data behind that step's prompts
+    step: int = 0
+    version: int = 0
+    seconds: float = 0.0  # spent in steps
+
+    @property
+    def first_stream(self) -> StreamState:
+        return StreamState(round=0, index=0)
+
+    def bumped(self) -> Progress:
+        return replace(self, version=self.version + 1)
+
+    def after(self, step: int, stream: StreamState, seconds: float) -> Progress:
+        return replace(self, step=step, stream=stream, seconds=seconds)
+
+
+class Saver:
+    """Checkpoints and policies of a run folder: written aside, put in place when whole."""
+
+    def __init__(self, run: RunFolder, config: CheckpointConfig):
+        self.run, self.config = run, config
+
+    def latest(self) -> Path | None:
+        found = self.run.checkpoints()
+        return found[-1] if found else None
+
+    def read(self, folder: Path) -> Progress:
+        saved = json.loads((folder / STATE).read_text())
+        return Progress(**{**saved, "stream": StreamState(**saved["stream"])})
+
+    def write(self, progress: Progress, save_learners: Callable[[str], Any]) -> None:
+        """A new checkpoint; on an error nothing of it stays and the earlier ones are untouched."""
+        partial = self.run.begin_checkpoint(progress.step)
+        try:
+            save_learners(str(partial.resolve()))
+            (partial / STATE).write_text(json.dumps(asdict(progress), indent=1) + "\n")
+        except BaseException:
+            self.run.discard(partial)
+            raise
+        self.run.commit(partial, self.config.keep)
+
+    def aside(self, name: str) -> Path:
+        return (self.run.path / (name + ".partial")).resolve()
+
+    def put(self, name: str) -> None:
+        replace_folder(self.aside(name), self.run.path / name)
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started

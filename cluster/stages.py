@@ -1,0 +1,112 @@
+"""The two stages between a prompt and a judged group, on pools of actors: generate and verify."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from ..configs.schema import Config
+from ..observe.console import Console
+from ..policy.blueprint import Blueprint
+from ..records import Completion, Group, Prompt, Request, Sampling, Task, Verdict
+from .pool import ActorPool
+from .rollout_actor import RolloutActor
+from .topology import actor_options
+from .verifier_actor import VerifierActor
+from .watchdog import StopFlag
+
+Advance = Callable[[int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A step's judged groups, and how long the stages took."""
+
+    groups: tuple[Group, ...]
+    seconds_rollout: float  # until the last completion was there
+    seconds_verify: float  # from then to the last verdict; most judging overlaps with generation
+
+
+class Stages:
+    """Rollout and verifier actors, the weights they were last given, and the way of a prompt through them."""
+
+    def __init__(self, blueprint: Blueprint, config: Config, console: Console, stop: StopFlag):
+        self.config, self.console, self.stop = config, console, stop
+        self.weights: Any = None  # reference to the last published version
+        self.unsettled: dict[Any, int] = {}
+        rollout = ray.remote(RolloutActor).options(**actor_options(config, "rollout"))
+        verifier = ray.remote(VerifierActor).options(**actor_options(config, "verifier"))
+        shared = ray.put(blueprint)
+        restarts = config.train.max_restarts
+        self.rollouts = ActorPool(
+            "rollout", lambda: rollout.remote(shared, config), config.rollout.actors, restarts=restarts,
+            timeout=config.rollout.timeout, prepare=self._prepare, on_restart=console.warn,
+        )  # fmt: skip
+        self.verifiers = ActorPool(
+            "verifier", lambda: verifier.remote(config), config.verifier.actors, restarts=restarts,
+            timeout=config.rollout.timeout, on_restart=console.warn,
+        )  # fmt: skip
+
+    def _prepare(self, actor: Any) -> None:
+        if self.weights is not None:
+            actor.update_weights.remote(self.weights)  # calls to an actor run in the order they were made
+
+    def publish(self, weights: Any) -> None:
+        """Send a version (a reference to it) to all rollout actors, behind whatever they are doing; `settle` waits for it."""
+        self.settle()
+        self.weights = weights
+        self.unsettled = self.rollouts.broadcast("update_weights", weights)
+
+    def settle(self) -> None:
+        """Wait until every rollout actor has the last published weights."""
+        refs, self.unsettled = self.unsettled, {}
+        self.rollouts.settle(refs, "weight update")
+
+    def make_groups(self, tasks: Sequence[Task], sampling: Sampling, advance: Advance = lambda n: None) -> Gathered:
+        """Complete and judge every task; groups come in the order of the tasks."""
+        started = time.monotonic()
+        finished = started
+        by_uid = {task.request.uid: task for task in tasks}
+        if len(by_uid) != len(tasks):
+            raise ValueError("make_groups: got two tasks with one uid, wanted every uid once")
+
+        def batches() -> Iterator[tuple[list[tuple[Prompt, Completion]]]]:
+            nonlocal finished
+            for completions in self.completions([t.request for t in tasks], sampling):
+                finished = time.monotonic()
+                items = [(by_uid[c.uid].prompt, c) for c in completions]
+                for start in range(0, len(items), self.config.verifier.batch):
+                    yield (items[start : start + self.config.verifier.batch],)
+
+        judged: dict[str, dict[int, tuple[Completion, Verdict]]] = {uid: {} for uid in by_uid}
+        for (items,), verdicts in self.verifiers.map("score", batches(), in_flight=2, stop=self.stop):
+            for (_, completion), verdict in zip(items, verdicts, strict=True):
+                judged[completion.uid][completion.sample] = (completion, verdict)
+            advance(len(items))
+        groups = tuple(_group(task, judged[task.request.uid]) for task in tasks)
+        return Gathered(groups, finished - started, time.monotonic() - finished)
+
+    def completions(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+        """Completions of one unit of work after the other, as units end."""
+        most = max(request.samples for request in requests)
+        share = math.ceil(len(requests) / self.config.rollout.actors)
+        size = max(1, min(share, self.config.rollout.slots // most))
+        units = [(requests[i : i + size], sampling) for i in range(0, len(requests), size)]
+        for _, completions in self.rollouts.map("generate", units, in_flight=2, stop=self.stop):
+            yield completions
+
+    def close(self) -> None:
+        self.rollouts.kill()
+        self.verifiers.kill()
+
+
+def _group(task: Task, judged: dict[int, tuple[Completion, Verdict]]) -> Group:
+    if len(judged) != task.request.samples:
+        raise RuntimeError(f"{task.request.uid}: {len(judged)} of {task.request.samples} samples came back")
+    rows = [judged[i] for i in range(task.request.samples)]
+    return Group(task.prompt, task.request, tuple(c for c, _ in rows), tuple(v for _, v in rows))

@@ -1,0 +1,95 @@
+"""From the configuration to what a run works on: tokenizer, blueprint of the policy, rows split and encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from ..configs.schema import Config, SourceConfig
+from ..policy.blueprint import Blueprint, policy_config
+from ..policy.tokenizer import load_tokenizer
+from ..records import Prompt, Request, Sample, Sampling, Task
+from ..rollout.encoder import encode, encode_responses
+from ..rollout.prompts import drop_shared, load_rows, split, tokenizer_needs
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Rows for training and for evaluation, with the tokens of every prompt."""
+
+    train: tuple[Prompt, ...]
+    evaluation: tuple[Prompt, ...]
+    tokens: dict[str, np.ndarray]  # prompt id: int32 [prompt tokens]
+    notes: tuple[str, ...]  # what was left out and why
+
+    def task(self, prompt: Prompt, uid: str, samples: int) -> Task:
+        return Task(prompt, Request(uid, self.tokens[prompt.id], samples))
+
+    def evaluation_tasks(self, most: int, samples: int = 1) -> list[Task]:
+        """The same evaluation prompts every time, under names that no training round uses."""
+        return [self.task(p, f"{p.id}@eval", samples) for p in self.evaluation[:most]]
+
+
+def build_tokenizer(config: Config) -> PreTrainedTokenizerFast:
+    """The tokenizer that the configuration names; one of characters knows what the train and eval tasks need."""
+    needs = [tokenizer_needs(s, config.data.fields) for s in (config.data.train, config.data.eval) if has_source(s)]
+    alphabet = "".join(sorted({letter for letters, _ in needs for letter in letters}))
+    symbols = tuple(dict.fromkeys(symbol for _, symbols in needs for symbol in symbols))
+    return load_tokenizer(config.tokenizer, config.model.path, alphabet, symbols)
+
+
+def build_blueprint(config: Config, tokenizer: PreTrainedTokenizerFast) -> Blueprint:
+    return Blueprint(policy_config(config.model, tokenizer), tokenizer, config.model.kernels)
+
+
+def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workload:
+    """Load, split, check and encode all rows. Raises ValueError naming the row for one that does not fit."""
+    data, verifier = config.data, config.reward.verifier
+    notes = []
+    rows = load_rows(data.train, data.fields, verifier)
+    if has_source(data.eval):
+        held_out = load_rows(data.eval, data.fields, verifier)
+        rows, shared = drop_shared(rows, held_out)
+        if shared:
+            notes.append(f"{shared} training rows left out: their prompt is an evaluation prompt")
+    else:
+        rows, held_out = split(rows, data.eval_fraction)
+    rows, tokens, dropped = encode(rows, tokenizer, data.max_prompt_tokens, data.overlong)
+    held_out, eval_tokens, eval_dropped = encode(held_out, tokenizer, data.max_prompt_tokens, data.overlong)
+    if dropped + eval_dropped:
+        notes.append(
+            f"{dropped + eval_dropped} rows dropped: longer than data.max_prompt_tokens={data.max_prompt_tokens}"
+        )
+    # A hash of the key decided who is held out; shuffling makes a part of the evaluation set a fair sample of it.
+    order = np.random.default_rng(config.seed).permutation(len(held_out))
+    table = {p.id: t for p, t in zip([*rows, *held_out], [*tokens, *eval_tokens], strict=True)}
+    return Workload(tuple(rows), tuple(held_out[i] for i in order), table, tuple(notes))
+
+
+def has_source(source: SourceConfig) -> bool:
+    return bool(source.task or source.path or source.hub)
+
+
+def demonstrations(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> list[Sample]:
+    """Supervised samples of all training rows: prompt, response, end token. ValueError naming a row without a response."""
+    responses = encode_responses(workload.train, tokenizer)
+    return [_demonstration(p, workload.tokens[p.id], r) for p, r in zip(workload.train, responses, strict=True)]
+
+
+def _demonstration(prompt: Prompt, prompt_tokens: np.ndarray, response: np.ndarray) -> Sample:
+    return Sample(
+        uid=prompt.id, sample=0, token_ids=np.concatenate([prompt_tokens, response]).astype(np.int32),
+        prompt_tokens=len(prompt_tokens), logprobs=np.zeros(len(response), np.float32), advantage=1.0,
+    )  # fmt: skip
+
+
+def rollout_sampling(config: Config, tokenizer: PreTrainedTokenizerFast, temperature: float | None = None) -> Sampling:
+    """How completions are drawn; `temperature` None: as in training."""
+    return Sampling(
+        max_tokens=config.rollout.max_tokens,
+        temperature=config.rollout.temperature if temperature is None else temperature,
+        seed=config.seed,
+        stop_token_ids=(tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else (),
+    )

@@ -1,0 +1,77 @@
+"""The row of numbers of a step: to metrics.jsonl, and to wandb when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..records import Group
+
+Row = dict[str, Any]
+
+
+def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
+    """What a step's groups say: rewards over scored completions, lengths, truncation, statuses, policy age in versions."""
+    verdicts = [v for g in groups for v in g.verdicts]
+    completions = [c for g in groups for c in g.completions]
+    scores = [v.score for v in verdicts if v.score is not None]
+    lengths = np.array([len(c.token_ids) for c in completions])
+    ages = np.concatenate([version - c.policy_version for c in completions])
+    entries = {f"reward/{name}" for v in verdicts for name in v.components}
+    return {
+        "reward/mean": float(np.mean(scores)) if scores else math.nan,
+        "reward/std": float(np.std(scores)) if scores else math.nan,
+        "reward/all_right_groups": sum(all(v.score == 1 for v in g.verdicts) for g in groups),
+        "verifier/failed": sum(v.status == "verifier_failed" for v in verdicts),
+        "verifier/skipped": sum(v.status == "skipped" for v in verdicts),
+        "verifier/seconds_max": max(v.seconds for v in verdicts),
+        "completion/count": len(completions),
+        "completion/tokens": int(lengths.sum()),
+        "completion/length_mean": float(lengths.mean()),
+        "completion/length_max": int(lengths.max()),
+        "completion/truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
+        "policy_age/mean": float(ages.mean()),
+        "policy_age/max": int(ages.max()),
+        **{name: _component_mean(verdicts, name.removeprefix("reward/")) for name in sorted(entries)},
+    }
+
+
+def _component_mean(verdicts: Sequence[Any], name: str) -> float:
+    return float(np.mean([v.components[name] for v in verdicts if name in v.components]))
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl and forwards them to wandb."""
+
+    def __init__(self, path: Path, wandb_mode: str, project: str, name: str, config: Mapping[str, Any]):
+        self.path = path
+        self.wandb = start_wandb(wandb_mode, project, name, path.parent, config) if wandb_mode != "off" else None
+
+    def write(self, row: Row) -> None:
+        """One row; numbers that are not finite are written as null, which JSON can say."""
+        clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in row.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+        if self.wandb is not None:
+            self.wandb.log({k: v for k, v in clean.items() if v is not None}, step=int(row["step"]))
+
+    def close(self) -> None:
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def start_wandb(mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """A wandb run; offline it needs no network and no account."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    settings = wandb.Settings(init_timeout=60)
+    return wandb.init(
+        mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
+    )  # fmt: skip

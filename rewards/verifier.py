@@ -1,0 +1,51 @@
+"""What a verifier is, and the three things it can say.
+
+A verdict is scored, verifier_failed or skipped, and never one dressed up as another: an answer that is wrong, malformed or
+runs into a limit scores 0; a verifier that breaks says so and carries no score; a completion that policy leaves out is skipped.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from ..records import Prompt, Verdict
+
+REASON_CHARS = 300  # a reason is a line for people, not a transcript
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Scores one response to one prompt. It may hold worker processes; `close` gives them back."""
+
+    name: str
+
+    def score(self, response: str, prompt: Prompt, *, truncated: bool = False) -> Verdict:
+        """A verdict on `response`, any text at all, against `prompt.ground_truth`; `truncated`: its end was cut off."""
+        ...
+
+    def close(self) -> None:
+        """Ends what the verifier started. Closing twice is fine; scoring afterwards may start it again."""
+        ...
+
+
+def scored(score: float, reason: str) -> Verdict:
+    """The verdict on an answer that was judged: 0..1."""
+    return Verdict("scored", score, reason)
+
+
+def verifier_failed(reason: str) -> Verdict:
+    """The verdict of a verifier that could not judge; says nothing of the answer."""
+    return Verdict("verifier_failed", None, one_line(reason))
+
+
+def skipped(reason: str) -> Verdict:
+    """The verdict on a completion that is left out by rule."""
+    return Verdict("skipped", None, one_line(reason))
+
+
+def one_line(text: str) -> str:
+    """`text` as printable ASCII on one line of at most REASON_CHARS characters, whatever it held."""
+    flat = " ".join(text[: 4 * REASON_CHARS].split())
+    flat = flat.encode("ascii", "backslashreplace").decode()
+    flat = "".join(char if char.isprintable() else repr(char)[1:-1] for char in flat)
+    return flat if len(flat) <= REASON_CHARS else flat[: REASON_CHARS - 3] + "..."
