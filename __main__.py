@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import __version__
-from .configs.errors import ConfigError
-from .configs.loader import load
-from .configs.schema import Config
+from mimosa import __version__
+from mimosa.configs.errors import ConfigError
+from mimosa.configs.loader import load
+from mimosa.configs.schema import Config
 
 EXAMPLES = """examples:
   mimosa train quickstart                          warm start and RL on a generated task, a few minutes on two cores
@@ -68,14 +68,14 @@ def run_name(source: str, config: Config) -> str:
 
 def train(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, arguments.overrides)
-    from .cluster.commands import train as command
+    from mimosa.cluster.commands import train as command
 
     return command(config, run_name(arguments.config, config))
 
 
 def sft(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, arguments.overrides)
-    from .cluster.commands import sft as command
+    from mimosa.cluster.commands import sft as command
 
     return command(config, run_name(arguments.config, config) + "-sft")
 
@@ -84,7 +84,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     rest: list[str] = list(arguments.overrides)
     source = rest.pop(0) if rest and "=" not in rest[0] else policy_run(arguments.policy)
     config = load(source, [*rest, f"model.path={arguments.policy}", "tokenizer.kind=policy"])
-    from .cluster.inference import run_eval
+    from mimosa.cluster.inference import run_eval
 
     return run_eval(config, arguments.out)
 
@@ -99,16 +99,16 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.samples < 1:
         raise ConfigError(f"--samples: got {arguments.samples}, wanted at least 1")
     settings = [f"model.path={arguments.policy}", "tokenizer.kind=policy", f"seed={arguments.seed}",
-                f"rollout.max_tokens={arguments.max_tokens}", "verifier.actors=1"]  # fmt: skip
+                f"rollout.max_tokens={arguments.max_tokens}"]  # fmt: skip
     config = load(None, [*settings, *arguments.overrides])
-    from .cluster.inference import run_generate
+    from mimosa.cluster.inference import run_generate
 
     return run_generate(config, arguments.prompts, arguments.out, arguments.samples)
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from .policy.blueprint import load_policy
-    from .policy.checkpoint import write_state_spaces
+    from mimosa.policy.blueprint import load_policy
+    from mimosa.policy.checkpoint import write_state_spaces
 
     model = load_policy(arguments.policy, "")
     if arguments.format == "hf":

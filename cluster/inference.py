@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import ray
 
-from ..configs.schema import Config
+from ..configs.schema import Config, SourceConfig
 from ..observe.console import Console
 from ..observe.run_folder import write_text
 from ..policy.blueprint import Blueprint, load_policy
 from ..policy.weights import pack_version, rollout_dtypes, travelling_parameters
 from ..records import Completion, Request
 from ..rollout.encoder import encode
-from ..rollout.prompts import load_prompts
+from ..rollout.prompts import load_rows
 from .evaluate import evaluate
 from .stages import Stages
 from .topology import cluster
@@ -27,13 +27,15 @@ from .workload import build_blueprint, build_tokenizer, load_workload, rollout_s
 
 
 @contextmanager
-def serving(config: Config, blueprint: Blueprint, console: Console, stop: StopFlag) -> Iterator[Stages]:
+def serving(
+    config: Config, blueprint: Blueprint, console: Console, stop: StopFlag, judged: bool = True
+) -> Iterator[Stages]:
     """Rollout and verifier actors that hold the policy at model.path, as version 0."""
     model = load_policy(config.model.path, config.model.dtype)
     version = pack_version(0, travelling_parameters(model), rollout_dtypes(model))
     del model
     with stop.installed(), cluster(config):
-        stages = Stages(blueprint, config, console, stop)
+        stages = Stages(blueprint, config, console, stop, judged)
         try:
             stages.publish(ray.put(version))
             stages.settle()
@@ -75,13 +77,13 @@ def run_generate(config: Config, prompts: str, out: str, samples: int) -> int:
     """Complete every row of a JSONL file; one line a completion, in the order of rows and samples."""
     console, stop = Console(config.log.progress), StopFlag()
     tokenizer = build_tokenizer(config)
-    rows = load_prompts(prompts, config.data.fields)
+    rows = load_rows(SourceConfig(path=prompts), config.data.fields, config.reward.verifier, judged=False)
     rows, tokens, dropped = encode(rows, tokenizer, config.data.max_prompt_tokens, config.data.overlong)
     requests = [Request(p.id, t, samples) for p, t in zip(rows, tokens, strict=True)]
     blueprint = build_blueprint(config, tokenizer)
     try:
         with (
-            serving(config, blueprint, console, stop) as stages,
+            serving(config, blueprint, console, stop, judged=False) as stages,
             console.bar("generate", len(requests) * samples) as advance,
         ):
             lines = completion_lines(stages, requests, config, tokenizer, advance)

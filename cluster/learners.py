@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError
 from ..configs.schema import Config
 from ..policy.blueprint import Blueprint
 from .learner_actor import LearnerActor, LearnerTask
+from .pool import first_line, last_line
 from .topology import actor_options
 from .watchdog import gather
 
@@ -33,7 +34,7 @@ class LearnerGroup:
         try:
             address, port = ray.get(self.actors[0].address.remote(), timeout=self.config.learner.timeout)
         except RayActorError as error:
-            raise LearnerLost(f"learner rank 0 died while starting: {error}") from error
+            raise lost(error, "starting") from error
         self.call("join", address, port)
         if checkpoint:
             self.call("load", checkpoint)
@@ -44,7 +45,7 @@ class LearnerGroup:
         try:
             return gather(refs, self.config.learner.timeout, f"learner {method}")
         except RayActorError as error:
-            raise LearnerLost(f"a learner rank died in {method}: {str(error).strip().splitlines()[0]}") from error
+            raise lost(error, method) from error
 
     def export(self, number: int) -> Any:
         """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them."""
@@ -53,10 +54,17 @@ class LearnerGroup:
             gather(refs[1:] or refs, self.config.learner.timeout, "learner export")
             ray.wait(refs[:1], timeout=self.config.learner.timeout, fetch_local=False)
         except RayActorError as error:
-            raise LearnerLost(f"a learner rank died in export: {str(error).strip().splitlines()[0]}") from error
+            raise lost(error, "export") from error
         return refs[0]
 
     def kill(self) -> None:
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
+
+
+def lost(error: RayActorError, doing: str) -> RuntimeError:
+    """A death is a LearnerLost, from which a run recovers; an actor that cannot even start is not."""
+    if getattr(error, "actor_init_failed", False):
+        return RuntimeError(f"a learner rank could not start: {last_line(error)}")
+    return LearnerLost(f"a learner rank died in {doing}: {first_line(error)}")

@@ -96,12 +96,17 @@ class ActorPool:
 
     def replace(self, member: int, error: Exception) -> None:
         """Start a fresh actor in a dead one's place."""
+        if getattr(error, "actor_init_failed", False):
+            raise PoolExhausted(f"{self.name} actor {member} could not start: {last_line(error)}") from error
         if self.restarts_left[member] == 0:
-            raise PoolExhausted(f"{self.name} actor {member} died once more than train.max_restarts allows: {error}")
+            raise PoolExhausted(
+                f"{self.name} actor {member} died once more than train.max_restarts allows: {first_line(error)}"
+            )
         self.restarts_left[member] -= 1
         self.restarted += 1
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        self.on_restart(f"{self.name} actor {member} died ({reason}); a new one takes its place and its work")
+        self.on_restart(
+            f"{self.name} actor {member} died ({first_line(error)}); a new one takes its place and its work"
+        )
         ray.kill(self.members[member])
         self.members[member] = self.make()
         if self.prepare is not None:
@@ -148,3 +153,12 @@ def describe(unit: Any) -> str:
         str(getattr(row, "uid", None) or getattr(row[1] if isinstance(row, tuple) else row, "uid", row)) for row in rows
     ]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def last_line(error: Exception) -> str:
+    """Of a remote traceback: the error itself."""
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)

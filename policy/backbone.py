@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -61,20 +61,24 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Block(config, compute_dtype) for _ in range(config.n_layer))
         self.norm_f = RMSNorm(config.d_model, config.norm_eps)
 
+    @property
+    def blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.layers))
+
     def embed(self, input_ids: Tensor) -> Tensor:
         out = self.embedding(input_ids)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def forward(self, input_ids: Tensor, initial_state: PolicyState | None, **scan: Any) -> tuple[Tensor, PolicyState]:
         residual, states = self.embed(input_ids), []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.blocks):
             residual, state = layer(residual, initial_state=initial_state[i] if initial_state else None, **scan)
             states.append(state)
         return self.norm_f(residual), states
 
     def step(self, input_ids: Tensor, state: PolicyState, **how: Any) -> tuple[Tensor, PolicyState]:
         residual, states = self.embed(input_ids), []
-        for layer, layer_state in zip(self.layers, state, strict=True):
+        for layer, layer_state in zip(self.blocks, state, strict=True):
             residual, new = layer.step(residual, layer_state, **how)
             states.append(new)
         return self.norm_f(residual), states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_state_spaces(source: str, config: dict[str, Any]) -> tuple[Mamba3Config
     return state_spaces_config(config, extras), tensors
 
 
-def check_shapes(expected: dict[str, Tensor], found: dict[str, tuple[int, ...]], source: str) -> None:
+def check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Raise ValueError naming the first tensor that is missing, unknown or of another shape."""
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:

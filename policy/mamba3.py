@@ -136,13 +136,15 @@ class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
         check_shapes(model.state_dict(), {n: tuple(t.shape) for n, t in tensors.items()}, source)
         model.load_state_dict(tensors)
         dtype = kwargs.get("dtype")
-        return (model.to(dtype) if isinstance(dtype, torch.dtype) else model).eval()
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype=dtype)  # type: ignore[call-arg]
+        return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
         return self.backbone.embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.backbone.embedding = value
+        self.backbone.embedding = value  # type: ignore[assignment]
 
     def forward(
         self,
@@ -201,16 +203,16 @@ class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
         """The state before the first token of `rows` sequences."""
         device = device or self.device
         dtype = torch.promote_types(self.backbone.norm_f.weight.dtype, torch.float32)
-        return [layer.mixer.empty_state(rows, device, dtype) for layer in self.backbone.layers]
+        return [layer.mixer.empty_state(rows, device, dtype) for layer in self.backbone.blocks]
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, cache_params: Any = None, attention_mask: Any = None, **_: Any
     ) -> dict[str, Any]:
         if isinstance(cache_params, list):
             return {"input_ids": input_ids[:, -1:], "cache_params": cache_params, "use_cache": True}
         return {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": True}
 
-    def _prepare_cache_for_generation(self, *args: Any, **kwargs: Any) -> None:
+    def _prepare_cache_for_generation(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """The state is made by the first forward pass; transformers has no cache of its own to prepare."""
 
 

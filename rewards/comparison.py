@@ -21,7 +21,9 @@ from .shape import Shape, is_single, shape
 
 GOLD_CHARS = 2000  # a longer ground truth is compared as text alone
 
-_WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z]{3,}|[ ,.'\-]|[A-Za-z](?= )|(?<= )[A-Za-z])+")
+_WORDS = re.compile(
+    r"(?:\\text\{[^{}]*\}|[A-Za-z]{3,}|[ ,.'\-]|[A-Za-z](?= )|(?<= )[A-Za-z]|(?<![A-Za-z])[Nn][Oo](?![A-Za-z]))+"
+)
 _LABEL = re.compile(r"(?:\\text\{)? ?\(?([A-J])[).:] ?\}?(.*)", re.DOTALL)
 _LONE_LABEL = re.compile(r"(?:\\text\{ ?)?\(?([A-J])\)?[.:]?(?: ?\})?")
 _ANY_LABEL = re.compile(r"\(?(?<![A-Za-z\\])[A-J]\)")
@@ -68,7 +70,7 @@ def compare(answer: str, gold: Gold, algebra: Algebra) -> Finding:
         return Finding(True, "equal after normalisation")
     if len(gold.text) > GOLD_CHARS:
         return Finding(False, "not the same text")
-    why = hedge(text, gold.canonical)
+    why = hedge(text, gold.canonical, several=gold.shape.kind in ("list", "set"))
     if why:
         return Finding(False, why)
     text = _without_label(text, gold.canonical)
@@ -107,11 +109,13 @@ class _Comparison:
             return self._equations(gold, answer)
         if gold.name and answer.name and gold.name != answer.name:
             self.reason = "another name"
-            return False
+            return gold.kind == answer.kind == "value" and _is_formula(answer.text) and self._equations(gold, answer)
         gold, answer = _unwrapped(gold, answer)
         if gold.kind == "value" and answer.kind == "value":
             return self._values(gold.text, answer.text)
-        if {gold.kind, answer.kind} == {"list", "set"} or (gold.kind == answer.kind and gold.kind in ("list", "set", "union")):
+        if {gold.kind, answer.kind} == {"list", "set"} or (
+            gold.kind == answer.kind and gold.kind in ("list", "set", "union")
+        ):
             return self._unordered(gold, answer) or (gold.kind == "union" and self._sets(gold, answer))
         if gold.kind == answer.kind and gold.kind in ("tuple", "matrix"):
             return self._ordered(gold, answer)
@@ -140,8 +144,13 @@ class _Comparison:
 
     def _sets(self, gold: Shape, answer: Shape) -> bool:
         """Sets of numbers in different writing, such as a difference and a union."""
-        if not any("\\cup" in text or "\\setminus" in text or "\\cap" in text for text in (gold.text, answer.text)):
+        if not any(
+            mark in text for mark in ("\\cup", "\\setminus", "\\cap", "\\mathbb") for text in (gold.text, answer.text)
+        ):
             self.reason = "another kind of answer"
+            return False
+        if gold.kind == "value" and "\\mathbb" not in gold.text:
+            self.reason = "a set where a value is asked for"
             return False
         if "list" in (gold.kind, answer.kind):
             return False
@@ -175,7 +184,7 @@ class _Comparison:
         if compact(a.value) == compact(b.value):
             self.reason = "equal after normalisation"
             return a.percent == b.percent
-        words = _words(gold), _words(answer)
+        words = words_of(gold), words_of(answer)
         if any(words):
             self.reason = "equal as words"
             return words[0] == words[1]
@@ -195,6 +204,8 @@ class _Comparison:
 
     def _by_algebra(self, kind: str, gold: str, answer: str) -> bool:
         why = refusal(answer) or refusal(gold)
+        if kind == "value" and "\\{" in gold + answer:
+            why = "a set inside an expression"
         if why:
             self.reason = f"compared as text only: {why}"
             return False
@@ -218,11 +229,16 @@ def _fraction(value: Fraction, percent: bool) -> Fraction:
     return value / 100 if percent else value
 
 
+def _is_formula(text: str) -> bool:
+    """Whether another variable occurs, so that x=(y-1)/2 may say what y=2x+1 says."""
+    return rational(text) is None and bool(_LETTER.search(text))
+
+
 def _spelled(value: quantity.Quantity) -> quantity.Quantity:
     return quantity.Quantity(f"\\frac{{{value.value}}}{{100}}") if value.percent else value
 
 
-def _words(text: str) -> str | None:
+def words_of(text: str) -> str | None:
     """Words in small letters without fonts and punctuation, or None when `text` is mathematics. One letter keeps its case."""
     label = _LONE_LABEL.fullmatch(text)
     if label:

@@ -14,12 +14,13 @@ LENGTH = 600  # characters; canonical text may be longer than the answer it came
 EXPONENT_DIGITS = 4
 OPERATORS = 80
 
-_COMMANDS = frozenset(
+_HARMLESS = (
     "frac sqrt cdot times div pi theta alpha beta gamma delta epsilon varepsilon lambda mu nu rho sigma tau phi varphi psi "
     "omega Delta Gamma Omega Phi Psi Sigma Theta Lambda sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log "
     "exp infty binom lfloor rfloor lceil rceil leq geq neq cup cap setminus emptyset in mathbb overline vec hat bar "
-    "circ".split()
+    "circ"
 )
+_COMMANDS = frozenset(_HARMLESS.split())
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _FOREIGN = re.compile(r"[^0-9a-zA-Z+\-*/^_(){}\[\]|!.,<>= \\]")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}")
@@ -27,8 +28,11 @@ _CHAINED = re.compile(r"\^ ?(?:\{[^{}]*\}|[^{}]) ?\^")
 _EXPONENT = re.compile(r"\^ ?(\{|\S)")
 _NUMERIC_POWER = re.compile(r"(?:[0-9.]|[0-9.] ?[)}]+) ?\^")
 _NEIGHBOURS = re.compile(r"[0-9.] +[0-9.]")
-_FACTORIAL = re.compile(r"(?:[0-9]{4,}|[0-9][)}]+) ?!|! ?[)}]* ?!")
-_BINOMIAL = re.compile(r"\\binom ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}|\\binom ?\{[^{}]*\} ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}")
+_FACTORIAL = re.compile(r"[0-9]{4,} ?!|! ?[)}]* ?!")
+_GROUP_FACTORIAL = re.compile(r"(\([^()]*\)|\{[^{}]*\}|[)}]) ?!")
+_BINOMIAL = re.compile(
+    r"\\binom ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}|\\binom ?\{[^{}]*\} ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}"
+)
 _FUNCTION_POWER = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp) ?\^ ?\{ ?[-+]?[0-9]{3,}")
 _ROOT_DEGREE = re.compile(r"\\sqrt ?\[[^\]]*(?:[0-9]{4,}|\^)[^\]]*\]")
 
@@ -73,7 +77,7 @@ def _too_deep(text: str) -> str:
 def _too_large(text: str) -> str:
     if _CHAINED.search(text):
         return "a power tower"
-    if _FACTORIAL.search(text):
+    if _FACTORIAL.search(text) or any(_is_numeric(group) for group in _GROUP_FACTORIAL.findall(text)):
         return "a large factorial"
     if _BINOMIAL.search(text):
         return "a large binomial"
@@ -88,6 +92,15 @@ def _too_large(text: str) -> str:
         if sum(char.isdigit() for char in exponent) > EXPONENT_DIGITS:
             return "a large exponent"
     return ""
+
+
+def _is_numeric(group: str) -> bool:
+    """Whether a group has a fixed value, or one too nested to see: (n-1)! stays symbolic, (9^9)! would be evaluated."""
+    return (
+        len(group) == 1
+        or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", group)
+        or bool(re.search(r"[0-9]{4,}|[\^!]", group))
+    )
 
 
 def _group(text: str, opening: int) -> str:

@@ -10,11 +10,11 @@ import re
 _MARKS = (
     (re.compile(r"\\approx(?![a-zA-Z])|~="), "an approximation sign"),
     (re.compile(r"\\to(?![a-zA-Z])|\\mapsto"), "an arrow"),
-    (re.compile(r"\\pm(?![a-zA-Z])|\\mp(?![a-zA-Z])|\+/-|\+-"), "a plus-minus sign"),
     (re.compile(r"\\ldots|\.\.\."), "an ellipsis"),
     (re.compile(r"\?"), "a question mark"),
     (re.compile(r"\\newline"), "several lines"),
 )
+_PLUS_MINUS = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])|\+/-|\+-")
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _CHOICE_WORD = re.compile(
     r"(?<![A-Za-z\\])(?:or|either|maybe|perhaps|possibly|not|nor|but|approximately|approx|about|around|roughly)(?![A-Za-z])",
@@ -22,8 +22,10 @@ _CHOICE_WORD = re.compile(
 )
 
 
-def hedge(answer: str, gold: str) -> str:
-    """Why canonical `answer` is no answer to a question whose canonical answer is `gold`."""
+def hedge(answer: str, gold: str, several: bool) -> str:
+    """Why canonical `answer` is no answer to a question whose canonical answer is `gold`; `several`: it is a list or set."""
+    if not several and _PLUS_MINUS.search(answer) and not _PLUS_MINUS.search(gold):
+        return "hedge: a plus-minus sign"
     for pattern, name in _MARKS:
         if pattern.search(answer) and not pattern.search(gold):
             return f"hedge: {name}"

@@ -35,21 +35,23 @@ _SYNONYMS = {
     "iff": r"\to", "Leftrightarrow": r"\to", "dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "lbrace": r"\{",
     "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|", "degree": r"^\circ",
     "ast": "*", "colon": ":", "R": r"\mathbb{R}", "reals": r"\mathbb{R}", "tg": r"\tan", "ctg": r"\cot", "simeq": r"\approx",
-    "sim": r"\approx", "backslash": r"\setminus", "smallsetminus": r"\setminus", "infin": r"\infty", "lor": r"\text{or}",
+    "sim": r"\approx", "langle": "(", "rangle": ")", "backslash": r"\setminus", "smallsetminus": r"\setminus", "infin": r"\infty", "lor": r"\text{or}",
     "vee": r"\text{or}", "land": r"\text{and}", "wedge": r"\text{and}",
 }  # fmt: skip
-_DROPPED = frozenset(
+_SIZES_AND_STYLES = (
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle scriptstyle "
-    "limits nolimits mathstrut strut rm bf it boxed fbox".split()
+    "limits nolimits mathstrut strut rm bf it boxed fbox"
 )
-_SPACES = frozenset("quad qquad thinspace medspace thickspace space enspace nbsp".split())
-_FONTS = frozenset(
+_DROPPED = frozenset(_SIZES_AND_STYLES.split())
+_SPACE_NAMES = "quad qquad thinspace medspace thickspace space enspace nbsp"
+_SPACES = frozenset(_SPACE_NAMES.split())
+_FONT_NAMES = (
     "text textbf textit textrm textsf texttt textnormal mathrm mathbf mathit mathsf mathtt mbox hbox emph boldsymbol bm "
-    "operatorname".split()
+    "operatorname"
 )
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt pi theta infty infinity".split()
-)
+_FONTS = frozenset(_FONT_NAMES.split())
+_FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt pi theta infty infinity"
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _FONT_NAME = r"\\(" + "|".join(sorted(_FONTS, key=len, reverse=True)) + r")\*?\s*"
 _FONT = re.compile(_FONT_NAME + r"\{([^{}]*)\}")
@@ -67,6 +69,7 @@ _EXPONENT = re.compile(r"([\^_]) ?\{ ?([^{}]+?) ?\}")
 _ESCAPED_COMMAND = re.compile(r"\\\\(?=[a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))")
 _DELIMITER = re.compile(r"\\[()\[\]]")
+_PLUS = re.compile(r"(^ ?|[=(\[{,] ?)\+ ?(?=[0-9a-zA-Z\\.])")
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
 
 
@@ -84,11 +87,13 @@ def canonical(text: str) -> str:
     if "\\\\" in text:
         text = text if "\\begin" in text else _ESCAPED_COMMAND.sub(r"\\", text)
         text = text.replace("\\\\", "\\newline ")
-    text = _THOUSANDS.sub("", text).replace("\\!", "").replace("{,}", ",").replace("\\$", "\\dollar ").replace("\\%", "%")
+    text = (
+        _THOUSANDS.sub("", text).replace("\\!", "").replace("{,}", ",").replace("\\$", "\\dollar ").replace("\\%", "%")
+    )
     text = _lone_dollar(text).replace("**", "^")
     if "\\" in text:
         text = _DELIMITER.sub("", text)
-        text = _FONT_AROUND.sub("{", _FONT.sub(_font, text))
+        text = _unwrapped(_FONT_AROUND.sub("{", _FONT.sub(_font, text)))
         text = _COMMAND.sub(_command, text)
     text = _SPACING.sub(" ", text)
     text = "".join(part if part.startswith("\\text{") else _mathematics(part) for part in _TEXT.split(text))
@@ -130,6 +135,12 @@ def _lone_dollar(text: str) -> str:
     return text.replace("$", "")
 
 
+def _unwrapped(text: str) -> str:
+    """The content of a `\\text{...}` that is all there is."""
+    match = _TEXT.fullmatch(text.strip(" .$"))
+    return match.group()[len("\\text{") : -1] if match else text
+
+
 def _font(match: re.Match[str]) -> str:
     command, content = match.groups()
     content = " ".join(content.split())
@@ -162,7 +173,12 @@ def _mathematics(text: str) -> str:
     text = _SHORT_EXPONENT.sub(r"^{\1}", text)
     text = _SHORT_INDEX.sub(r"_{\1}", text)
     text = text.replace("^{\\circ}", "^\\circ").replace("^{\\circ }", "^\\circ")
-    return _EXPONENT.sub(r"\1{\2}", text)
+    return unsigned(_EXPONENT.sub(r"\1{\2}", text))
+
+
+def unsigned(text: str) -> str:
+    """`text` without plus signs that stand first: x=+3 becomes x=3."""
+    return _PLUS.sub(r"\1", text)
 
 
 def _grouped(text: str, prefix: str) -> str:

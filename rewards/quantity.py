@@ -19,24 +19,38 @@ _ALIASES = {
     "men": "man", "women": "woman", "children": "child", "cents": "cent",
 }  # fmt: skip
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_KNOWN = frozenset(
-    "cm mm km kg mg ml lb lbs ft yd mi oz hr hrs mph kph hz kw gb mb sq cu min sec deg unit units degrees".split()
-) | frozenset(_ALIASES)
-_NOT_UNITS = frozenset(
+_KNOWN_NAMES = "cm mm km kg mg ml lb lbs ft yd mi oz hr hrs mph kph hz kw gb mb sq cu min sec deg unit units degrees"
+_KNOWN = frozenset(_KNOWN_NAMES.split()) | frozenset(_ALIASES)
+_COMMITLESS = (
     "or and not no nor if where when for is are to than then about approximately approx around roughly maybe perhaps "
     "possibly either both neither mod modulo base times plus minus over choose squared cubed factorial except but "
-    "root sqrt log sin cos tan pi infinity half third quarter dozen double twice ago more less least most".split()
+    "root sqrt log sin cos tan pi infinity half third quarter dozen double twice ago more less least most"
 )
+_NOT_UNITS = frozenset(_COMMITLESS.split())
 _WORDS = re.compile(r"[A-Za-z]+")
 _TEXT_UNIT = re.compile(r"(.*[^ ]) ?\\text\{ ?([A-Za-z][A-Za-z ./]*?)\.? ?\} ?(?:\^\{([23])\})?", re.DOTALL)
-_RATIO_UNIT = re.compile(r"(.*[^ ]) ?\\text\{ ?([A-Za-z ]+?) ?\} ?/ ?\\text\{ ?([A-Za-z ]+?) ?\} ?(?:\^\{([23])\})?", re.DOTALL)
+_RATIO_UNIT = re.compile(
+    r"(.*[^ ]) ?\\text\{ ?([A-Za-z ]+?) ?\} ?/ ?\\text\{ ?([A-Za-z ]+?) ?\} ?(?:\^\{([23])\})?", re.DOTALL
+)
 _PLAIN_UNIT = re.compile(r"(.*[0-9)}%]) ?([A-Za-z]{2,}(?:[ /][A-Za-z]+){0,3})\.? ?(?:\^\{([23])\})?", re.DOTALL)
 _BARE_UNIT = re.compile(r"(.*[0-9)}]) ?([a-zA-Z]) ?(?:\^\{([23])\})?", re.DOTALL)
 _DEGREES = re.compile(r"(.*[^ ]) ?\^\\circ ?(?:\\text\{ ?([CF]) ?\}|([CF]))?", re.DOTALL)
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_ANGLE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?\^\\circ")
 _MONEY = re.compile(r"([-+]?) ?\\(dollar|euro|pound|yen) ?(.*)", re.DOTALL)
 _MONEY_AFTER = re.compile(r"(.*[^ ]) ?\\(dollar|euro|pound|yen)", re.DOTALL)
 _BASE = re.compile(r"\(?([0-9][0-9a-zA-Z]*)\)? ?_ ?\{ ?\(?([0-9]{1,2}|\\text\{[a-z]+\})\)? ?\}")
-_BASE_NAMES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+_BASE_NAMES = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +72,15 @@ def split(text: str, bare: bool = False) -> Quantity:
     money = _MONEY.fullmatch(text)
     if money:
         inner = split(money.group(3))
-        return Quantity(money.group(1) + inner.value, "$" if money.group(2) == "dollar" else money.group(2), inner.percent)
+        return Quantity(
+            money.group(1) + inner.value, "$" if money.group(2) == "dollar" else money.group(2), inner.percent
+        )
     money = _MONEY_AFTER.fullmatch(text)
     if money:
         return Quantity(money.group(1), "$" if money.group(2) == "dollar" else money.group(2))
     degrees = _DEGREES.fullmatch(text)
+    if "\\circ" in text and _TRIGONOMETRY.search(text):
+        return Quantity(_ANGLE.sub(r"(\\frac{\1\\pi}{180})", text))
     if degrees:
         return Quantity(degrees.group(1), "deg" + (degrees.group(2) or degrees.group(3) or "").lower())
     if text.endswith("%"):

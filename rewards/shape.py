@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .latex import compact
+from .latex import compact, unsigned
 from .rational import ungrouped
 
 Kind = Literal["value", "list", "tuple", "set", "union", "matrix", "equation", "relation"]
@@ -28,14 +28,15 @@ class Shape:
     name: str = ""
 
 
-_SEPARATOR_WORD = re.compile(r" ?,? ?(?:\\text\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?", re.IGNORECASE)
+_SEPARATOR_WORD = re.compile(
+    r" ?,? ?(?:\\text\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])) ?", re.IGNORECASE
+)
 _RELATION = re.compile(r"(?<!:)=|<|>|\\(?:leq|geq|neq|in)(?![a-zA-Z])")
 _NAME = re.compile(
-    r"\(?(?:\\(?!frac|sqrt|binom)[a-zA-Z]+ ?)?(?:[A-Za-z]['A-Za-z]*|\{[A-Za-z ]+\})?(?:_\{[^{}]*\})?'*"
-    r"(?: ?\([A-Za-z0-9, ]*\))?(?:, ?[A-Za-z](?:_\{[^{}]*\})?)*\)?(?: ?\^\{-1\}\([a-z]\))?"
+    r"(?:\\(?!frac|sqrt|binom|pi|infty)[a-zA-Z]+(?![a-zA-Z])|[A-Za-z' ]|_\{[^{}]*\}|\{[A-Za-z ]+\}|\\text\{[^{}]*\})+"
+    r"(?:\^\{-1\})?(?:\([A-Za-z0-9, ]*\))?|\([A-Za-z](?:_\{[^{}]*\})?(?:, ?[A-Za-z](?:_\{[^{}]*\})?)+\)"
 )
-_MATRIX = re.compile(r"\\begin ?\{([a-z]*matrix|array)\} ?(?:\{[^{}]*\})?(.*)\\end ?\{\1\}", re.DOTALL)
-_INFINITE = re.compile(r"\+ ?(?=\\infty)")
+_MATRIX = re.compile(r"[\[(]? ?\\begin ?\{([a-z]*matrix|array)\} ?(?:\{[^{}]*\})?(.*)\\end ?\{\1\} ?[\])]?", re.DOTALL)
 _OPENINGS, _CLOSINGS = "([{", ")]}"
 _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
@@ -50,7 +51,7 @@ def shape(text: str, inside: bool = False) -> Shape:
         return listed
     if "\\pm" in text or "\\mp" in text:
         signs = (text.replace("\\pm", "+").replace("\\mp", "-"), text.replace("\\pm", "-").replace("\\mp", "+"))
-        return Shape("list", text, tuple(shape(_unsigned(part), inside) for part in signs))
+        return Shape("list", text, tuple(shape(unsigned(part), inside) for part in signs))
     return _related(text) or _united(text) or _bracketed(text) or _matrix(text) or Shape("value", text)
 
 
@@ -81,7 +82,7 @@ def _thousands(text: str) -> str:
 
 
 def _listed(text: str) -> Shape | None:
-    worded = _SEPARATOR_WORD.sub(",", text) if _outside_words(text) else text
+    worded = _SEPARATOR_WORD.sub(",", text)
     parts = [part.strip() for part in split_top(worded, ",;")]
     if len(parts) < 2 or len(parts) > PARTS or not all(parts):
         return None
@@ -89,18 +90,23 @@ def _listed(text: str) -> Shape | None:
     for part in parts:
         node = shape(part, inside=True)
         nodes.extend(node.parts if node.kind == "list" else (node,))
+    if _is_alternative(text) and all(node.kind == "tuple" and node.name == nodes[0].name != "" for node in nodes):
+        return Shape("union", text, tuple(nodes), name=nodes[0].name)
     return Shape("list", text, tuple(nodes))
 
 
-def _outside_words(text: str) -> bool:
-    return bool(_SEPARATOR_WORD.search(text))
+def _is_alternative(text: str) -> bool:
+    """Whether `or` is what separates: x<1 or x>2 is one union."""
+    words = {word.strip(" ,{}").removeprefix("\\text{").strip(" ,").lower() for word in _SEPARATOR_WORD.findall(text)}
+    return words == {"or"} and len(split_top(text, ",;")) == 1
 
 
 def _related(text: str) -> Shape | None:
     operators = [match for match in _RELATION.finditer(text) if _at_top(text, match.start())]
     if not operators:
         return None
-    sides = [text[a:b].strip() for a, b in zip([0, *(m.end() for m in operators)], [*(m.start() for m in operators), None])]
+    starts, ends = [0, *(match.end() for match in operators)], [*(match.start() for match in operators), len(text)]
+    sides = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
     signs = [match.group() for match in operators]
     if not all(sides):
         return Shape("relation", text)
@@ -120,7 +126,7 @@ def _named(text: str, sides: list[str], sign: str) -> Shape:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and text not in ("\\pi", "e", "\\infty") and bool(_NAME.fullmatch(text) or text.startswith("\\text{"))
+    return text != "e" and bool(_NAME.fullmatch(text))
 
 
 def _interval(text: str, sides: list[str], signs: list[str]) -> Shape | None:
@@ -128,9 +134,9 @@ def _interval(text: str, sides: list[str], signs: list[str]) -> Shape | None:
     if any(sign not in _FLIPPED for sign in signs) or len(sides) > 3:
         return None
     if len(sides) == 3:
-        if signs[0].strip("\\")[0] in ">g":
+        if signs[0] in (">", "\\geq"):
             sides, signs = sides[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
-        if any(sign[-1] not in "<q" or sign == "\\geq" for sign in signs) or not _is_name(sides[1]):
+        if any(sign not in ("<", "\\leq") for sign in signs) or not _is_name(sides[1]):
             return None
         low, name, high = sides
         mark = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
@@ -163,8 +169,6 @@ def _united(text: str) -> Shape | None:
 
 
 def _bracketed(text: str) -> Shape | None:
-    if text.startswith("\\langle") and text.endswith("\\rangle"):
-        text = "(" + text[len("\\langle") : -len("\\rangle")] + ")"
     braces = text.startswith("\\{") and text.endswith("\\}")
     if compact(text) in ("\\{\\}", "\\emptyset"):
         return Shape("set", text)
@@ -211,8 +215,3 @@ def _at_top(text: str, at: int) -> bool:
     for char in text[:at]:
         depth += (char in _OPENINGS) - (char in _CLOSINGS)
     return depth <= 0
-
-
-def _unsigned(text: str) -> str:
-    """`text` without a plus sign that stands first: x=+3 becomes x=3."""
-    return re.sub(r"(^|[=(,]) ?\+ ?", r"\1", text)

@@ -16,8 +16,9 @@ from .tasks import make_task
 PARTS = 10_000  # a split's fraction is rounded to one of so many
 
 
-def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str) -> list[Prompt]:
-    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs.
+def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True) -> list[Prompt]:
+    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs. Rows that are not to be
+    `judged` need no ground truth.
 
     Raises ValueError, one line, when the source has no rows, a row lacks its prompt or ground truth (named by file and
     line), or two rows have the same id.
@@ -30,7 +31,7 @@ def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str) -> list
     rows = []
     places: dict[str, str] = {}
     for number, raw in enumerate(raw_rows(source), start=1):
-        row = _mapped(raw, number, fields, verifier)
+        row = _mapped(raw, number, fields, verifier, judged)
         if row.id in places:
             raise ValueError(f"{raw.place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
         places[row.id] = raw.place
@@ -88,7 +89,7 @@ def _templated(row: Prompt, template: str) -> Prompt:
     return Prompt(row.id, text, row.verifier, row.ground_truth, row.response, row.fields)
 
 
-def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str) -> Prompt:
+def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judged: bool) -> Prompt:
     """One raw row by the field names of the settings; `number` is its id when it has none."""
     response = _column(raw.columns, fields.response)
     identity = _column(raw.columns, fields.id)
@@ -98,7 +99,7 @@ def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str) -> Pr
         id=str(number) if identity is None else str(identity),
         prompt=_prompt(raw, fields),
         verifier=verifier if named is None else str(named),
-        ground_truth=_ground_truth(raw, fields),
+        ground_truth=_ground_truth(raw, fields) if judged else "",
         response=None if response is None else str(response),
         fields={name: value for name, value in raw.columns.items() if name not in used},
     )

@@ -155,9 +155,9 @@ class Learner:
         for batch in update.ranks[self.rank]:
             logprobs, entropy = self._forward(module, batch)
             learned = self._tensor(batch.mask) > 0
-            delta = (logprobs - self._tensor(batch.logprobs))[learned]
+            delta = (logprobs.double() - self._tensor(batch.logprobs))[learned]
             if delta.numel():
-                kl += float((delta.exp() - 1 - delta).sum())
+                kl += float((delta.expm1() - delta).sum())
                 count += delta.numel()
                 spread += float(entropy[learned].sum())
                 largest = max(largest, float(delta.abs().max()))

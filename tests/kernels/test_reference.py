@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_gradients_are_the_recurrence_s(R: int) -> None:
         return_state=True,
     )
     outs, ends = [], []
-    for i, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (first, last) in enumerate(pairwise(offsets)):
         y, state = recurrence(piece(leaves, first, last), "half", tuple(x[i : i + 1] for x in start))
         outs.append(y)
         ends.append(state)
@@ -118,7 +119,7 @@ def test_packed_is_unpacked(shape: dict[str, int | bool], lengths: list[int], ch
         initial_state=state,
         return_state=True,
     )
-    for i, (first, last) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (first, last) in enumerate(pairwise(offsets)):
         alone = None if state is None else tuple(x[i : i + 1] for x in state)
         y, y_end = mamba3_scan(
             **piece(arguments, first, last), pairing="interleaved", initial_state=alone, return_state=True
