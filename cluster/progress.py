@@ -69,11 +69,14 @@ class Saver:
         replace_folder(self.aside(name), self.run.path / name)
 
 
+STAGES = ("wait_rollout", "rollout", "verify", "advantage", "mismatch", "pack", "learn", "broadcast", "eval", "checkpoint")
+
+
 class Clock:
-    """Seconds by stage."""
+    """Seconds by stage; a stage that a step had no use for took none."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -81,4 +84,4 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+            self.seconds[stage] += time.monotonic() - started

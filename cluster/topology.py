@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Read by Ray when it is imported: a local cluster needs no token, no telemetry and no idle worker processes.
+# Read by Ray when it is imported, and inherited by a local cluster: no token, no telemetry, no idle worker processes.
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -19,6 +19,9 @@ LOCAL_ENVIRONMENT = {
     "RAY_enable_open_telemetry": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Tensors of a small policy come and go by the thousand; handing their pages back each time costs a quarter of a step.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 for _name, _value in LOCAL_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

@@ -39,7 +39,7 @@ def hub_errors() -> tuple[type[Exception], ...]:
     """What hub libraries raise for a name that is not there or a connection that breaks."""
     from huggingface_hub import get_session
 
-    client = sys.modules[type(get_session()).__module__.partition(".")[0]]  # httpx or, from hub 1.33 on, httpx2
+    client = sys.modules[type(get_session()).__module__.partition(".")[0]]  # httpx, in newer releases httpx2
     return OSError, ValueError, KeyError, client.HTTPError
 
 

@@ -4,7 +4,7 @@ One JSON object a line comes in, {"kind", "gold", "answer", "limit"}, and one go
 Texts are canonical and have passed guards.py; they are parsed by math-verify's grammar (latex2sympy2_extended), which walks a
 syntax tree and never calls Python's or sympy's evaluators of strings.
 
-Single values are compared at fixed rational points with 50 digits instead of by math-verify's own rule, which rounds to 6
+Single values are compared at fixed rational points with 120 digits instead of by math-verify's own rule, which rounds to 6
 decimals and drops differences below 1e-15, so that it takes 1/2^99 for 1/2^98. Relations and sets go to its `verify`.
 """
 
@@ -28,14 +28,16 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
 from sympy.core.function import AppliedUndef
 
-DIGITS = 50
-AGREE = sympy.Float(10, DIGITS) ** -35  # relative difference of equal values
+DIGITS = 120
+AGREE = sympy.Float(10, DIGITS) ** -100  # relative difference of equal values
+TINY = sympy.Float(10, DIGITS) ** -200
 ENOUGH = 3  # points at which both sides have a value
 SPARE_SECONDS = 2.0  # after its limit the process ends itself, should nobody be left to kill it
 IDLE_SECONDS = 5.0  # between looks at whether the parent still lives
 
 _DECIMAL = re.compile(r"(?<![0-9.])([0-9]*)\.([0-9]+)(?![0-9.])")
 _PRODUCT = re.compile(r"(?<![_^0-9.{])([0-9]+) ?\(|\) ?\(|\) ?(?=[0-9])")
+_I = sympy.Symbol("i", real=True)  # as the grammar reads it
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 
 Expression = Any  # sympy.Basic or a matrix: sympy carries no types
@@ -104,7 +106,8 @@ def _parsed(text: str) -> Expression | None:
     text = _DECIMAL.sub(lambda match: f"\\frac{{{int(match[1] + match[2])}}}{{{10 ** len(match[2])}}}", text)
     text = _PRODUCT.sub(_with_dot, text)
     try:
-        return latex2sympy(text, is_real=True, normalization_config=None, conversion_config=_CONVERSION)
+        expression = latex2sympy(text, is_real=True, normalization_config=None, conversion_config=_CONVERSION)
+        return expression.xreplace({_I: sympy.I}) if isinstance(expression, sympy.Expr) else expression
     except (MemoryError, RecursionError):
         raise
     except Exception:  # noqa: BLE001 - the parser raises bare Exception for text outside its grammar
@@ -131,8 +134,6 @@ def _same_value(a: Expression, b: Expression) -> bool:
     if a == b:
         return a not in (sympy.nan, sympy.zoo)
     symbols = sorted(a.free_symbols | b.free_symbols, key=lambda symbol: symbol.name)
-    if [symbol.name for symbol in symbols] == ["i"]:
-        return _same_at({symbols[0]: sympy.I}, a, b) is True
     if not symbols:
         return _same_at({}, a, b) is True
     points = _points(len(symbols))
@@ -161,7 +162,11 @@ def _same_at(point: dict[Expression, Expression], a: Expression, b: Expression) 
     ours, theirs = _value_at(a, point), _value_at(b, point)
     if ours is None or theirs is None:
         return None if ours is theirs else False
-    return _close(ours, theirs)
+    if _close(ours, theirs):
+        return True
+    if _is_zero(ours) and _is_zero(theirs):
+        return True
+    return None if _is_tiny(ours) and _is_tiny(theirs) else False
 
 
 def _value_at(expression: Expression, point: dict[Expression, Expression]) -> Expression | None:
@@ -173,15 +178,18 @@ def _value_at(expression: Expression, point: dict[Expression, Expression]) -> Ex
 
 
 def _close(a: Expression, b: Expression) -> bool:
-    if _is_zero(a) or _is_zero(b):
-        return _is_zero(a) and _is_zero(b)
-    return bool(sympy.Abs(a - b) <= AGREE * sympy.Max(sympy.Abs(a), sympy.Abs(b)))
+    return not (_is_zero(a) or _is_zero(b)) and bool(sympy.Abs(a - b) <= AGREE * sympy.Max(sympy.Abs(a), sympy.Abs(b)))
 
 
 def _is_zero(value: Expression) -> bool:
     """Zero, or a difference that cancelled until no digit was left."""
     floats = value.atoms(sympy.Float)
     return value == 0 or (bool(floats) and all(number._prec < 20 for number in floats))
+
+
+def _is_tiny(value: Expression) -> bool:
+    """Zero or too near to it to tell: evalf leaves such a value where (x-2)^2 is evaluated at 2."""
+    return _is_zero(value) or bool(sympy.Abs(value) < TINY)
 
 
 def _is_real_at(expression: Expression, point: dict[Expression, Expression]) -> bool:
@@ -213,7 +221,7 @@ def _proportional(gold: Expression, answer: Expression) -> bool:
     for values in _points(len(symbols)):
         point = dict(zip(symbols, values, strict=True))
         a, b = _value_at(ours, point), _value_at(theirs, point)
-        if a is not None and b is not None and not _is_zero(a) and not _is_zero(b):
+        if a is not None and b is not None and not _is_tiny(a) and not _is_tiny(b):
             pairs.append((a, b))
     return len(pairs) >= ENOUGH and all(_close(a * pairs[0][1], b * pairs[0][0]) for a, b in pairs[1:])
 

@@ -13,20 +13,15 @@ from functools import lru_cache
 from typing import Protocol
 
 from . import quantity
-from .guards import refusal
+from .guards import refusal, stray
 from .hedges import hedge
 from .latex import canonical, compact
 from .rational import rational
 from .shape import Shape, is_single, shape
+from .words import without_label, words_of
 
 GOLD_CHARS = 2000  # a longer ground truth is compared as text alone
 
-_WORDS = re.compile(
-    r"(?:\\text\{[^{}]*\}|[A-Za-z]{3,}|[ ,.'\-]|[A-Za-z](?= )|(?<= )[A-Za-z]|(?<![A-Za-z])[Nn][Oo](?![A-Za-z]))+"
-)
-_LABEL = re.compile(r"(?:\\text\{)? ?\(?([A-J])[).:] ?\}?(.*)", re.DOTALL)
-_LONE_LABEL = re.compile(r"(?:\\text\{ ?)?\(?([A-J])\)?[.:]?(?: ?\})?")
-_ANY_LABEL = re.compile(r"\(?(?<![A-Za-z\\])[A-J]\)")
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+")
 
 
@@ -73,19 +68,8 @@ def compare(answer: str, gold: Gold, algebra: Algebra) -> Finding:
     why = hedge(text, gold.canonical, several=gold.shape.kind in ("list", "set"))
     if why:
         return Finding(False, why)
-    text = _without_label(text, gold.canonical)
+    text = without_label(text, gold.canonical)
     return _Comparison(algebra).decide(gold.shape, shape(text))
-
-
-def _without_label(text: str, gold: str) -> str:
-    """The answer `(B) 7` is B where B is asked for, and 7 where 7 is."""
-    match = _LABEL.fullmatch(text)
-    if match is None or _ANY_LABEL.search(match.group(2)):
-        return text
-    if _LONE_LABEL.fullmatch(gold):
-        return match.group(1)
-    rest = match.group(2).strip()
-    return rest if rest and match.group(1) not in gold else text
 
 
 class _Comparison:
@@ -175,7 +159,7 @@ class _Comparison:
         if a.base:
             self.reason = "equal as numerals"
             return a.value.lstrip("0") == b.value.lstrip("0")
-        if a.unit and b.unit and a.unit != b.unit:
+        if (a.unit or a.percent) and (b.unit or b.percent) and (a.unit, a.percent) != (b.unit, b.percent):
             self.reason = "another unit"
             return False
         decided = self._numbers(a, b)
@@ -204,8 +188,8 @@ class _Comparison:
 
     def _by_algebra(self, kind: str, gold: str, answer: str) -> bool:
         why = refusal(answer) or refusal(gold)
-        if kind == "value" and "\\{" in gold + answer:
-            why = "a set inside an expression"
+        if kind == "value" and not why:
+            why = stray(answer) or stray(gold)
         if why:
             self.reason = f"compared as text only: {why}"
             return False
@@ -236,18 +220,6 @@ def _is_formula(text: str) -> bool:
 
 def _spelled(value: quantity.Quantity) -> quantity.Quantity:
     return quantity.Quantity(f"\\frac{{{value.value}}}{{100}}") if value.percent else value
-
-
-def words_of(text: str) -> str | None:
-    """Words in small letters without fonts and punctuation, or None when `text` is mathematics. One letter keeps its case."""
-    label = _LONE_LABEL.fullmatch(text)
-    if label:
-        return label.group(1)
-    if not _WORDS.fullmatch(text) and not text.startswith("\\text{"):
-        return None
-    plain = re.sub(r"\\text\{ ?([^{}]*?) ?\}", r" \1 ", text)
-    plain = " ".join(re.sub(r"[.,'\"()\-:]", " ", plain).split())
-    return plain if len(plain) == 1 else plain.lower()
 
 
 def _case_clash(gold: str, answer: str) -> bool:

@@ -34,6 +34,7 @@ _BINOMIAL = re.compile(
     r"\\binom ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}|\\binom ?\{[^{}]*\} ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}"
 )
 _FUNCTION_POWER = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp) ?\^ ?\{ ?[-+]?[0-9]{3,}")
+_ROOT = re.compile(r"\\sqrt ?\[[^\]]*\]")
 _ROOT_DEGREE = re.compile(r"\\sqrt ?\[[^\]]*(?:[0-9]{4,}|\^)[^\]]*\]")
 
 
@@ -50,7 +51,7 @@ def refusal(text: str) -> str:
         return "words"
     if _NEIGHBOURS.search(text):
         return "numbers side by side"
-    if _circled(text):
+    if "\\circ" in text:
         return "degrees inside an expression"
     if sum(char.isdigit() for char in text) > DIGITS:
         return f"more than {DIGITS} digits"
@@ -59,8 +60,15 @@ def refusal(text: str) -> str:
     return _too_deep(text) or _too_large(text)
 
 
-def _circled(text: str) -> bool:
-    return "\\circ" in text
+def stray(text: str) -> str:
+    """Why `text` cannot be a single value, though it may be part of a set; empty when it can."""
+    if "\\{" in text or "\\mathbb" in text:
+        return "a set inside an expression"
+    if "[" in _ROOT.sub("", text):
+        return "square brackets"
+    if "\\infty" in text:
+        return "arithmetic with infinity"
+    return ""
 
 
 def _too_deep(text: str) -> str:

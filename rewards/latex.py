@@ -25,6 +25,7 @@ _SYMBOLS = {
 _TABLE = str.maketrans(
     _SYMBOLS
     | {char: rf"\frac{{{n}}}{{{d}}}" for char, (n, d) in _VULGAR.items()}
+    | {chr(0x1D7CE + i): str(i % 10) for i in range(50)}  # digits in mathematical fonts
     | {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}  # full-width forms of ASCII
 )
 
@@ -35,7 +36,8 @@ _SYNONYMS = {
     "iff": r"\to", "Leftrightarrow": r"\to", "dots": r"\ldots", "cdots": r"\ldots", "dotsc": r"\ldots", "lbrace": r"\{",
     "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "lvert": "|", "rvert": "|", "vert": "|", "degree": r"^\circ",
     "ast": "*", "colon": ":", "R": r"\mathbb{R}", "reals": r"\mathbb{R}", "tg": r"\tan", "ctg": r"\cot", "simeq": r"\approx",
-    "sim": r"\approx", "langle": "(", "rangle": ")", "backslash": r"\setminus", "smallsetminus": r"\setminus", "infin": r"\infty", "lor": r"\text{or}",
+    "sim": r"\approx", "langle": "(", "rangle": ")", "backslash": r"\setminus", "smallsetminus": r"\setminus",
+    "infin": r"\infty", "lor": r"\text{or}",
     "vee": r"\text{or}", "land": r"\text{and}", "wedge": r"\text{and}",
 }  # fmt: skip
 _SIZES_AND_STYLES = (
@@ -68,6 +70,7 @@ _SHORT_INDEX = re.compile(r"_ ?([0-9]+|[a-zA-Z])")
 _EXPONENT = re.compile(r"([\^_]) ?\{ ?([^{}]+?) ?\}")
 _ESCAPED_COMMAND = re.compile(r"\\\\(?=[a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))")
+_COLOR = re.compile(r"\\(?:text)?color ?\{[a-zA-Z]+\}|\\(?:underline|underbrace|mathstrut|hfill)(?![a-zA-Z])")
 _DELIMITER = re.compile(r"\\[()\[\]]")
 _PLUS = re.compile(r"(^ ?|[=(\[{,] ?)\+ ?(?=[0-9a-zA-Z\\.])")
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z]) | (?![0-9a-zA-Z])")
@@ -91,7 +94,9 @@ def canonical(text: str) -> str:
         _THOUSANDS.sub("", text).replace("\\!", "").replace("{,}", ",").replace("\\$", "\\dollar ").replace("\\%", "%")
     )
     text = _lone_dollar(text).replace("**", "^")
+    text = text.replace("{:}", ":").replace("\\text{\\dollar }", "\\dollar ")
     if "\\" in text:
+        text = _COLOR.sub("", text)
         text = _DELIMITER.sub("", text)
         text = _unwrapped(_FONT_AROUND.sub("{", _FONT.sub(_font, text)))
         text = _COMMAND.sub(_command, text)

@@ -19,7 +19,9 @@ _ALIASES = {
     "men": "man", "women": "woman", "children": "child", "cents": "cent",
 }  # fmt: skip
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_KNOWN_NAMES = "cm mm km kg mg ml lb lbs ft yd mi oz hr hrs mph kph hz kw gb mb sq cu min sec deg unit units degrees"
+_KNOWN_NAMES = (
+    "cm mm km kg mg ml lb lbs ft yd mi oz hr hrs mph kph hz kw gb mb am pm sq cu min sec deg unit units degrees"
+)
 _KNOWN = frozenset(_KNOWN_NAMES.split()) | frozenset(_ALIASES)
 _COMMITLESS = (
     "or and not no nor if where when for is are to than then about approximately approx around roughly maybe perhaps "
@@ -117,7 +119,7 @@ def _spelled_out(match: re.Match[str]) -> bool:
 
 
 def _quantity(text: str, value: str, words: str, power: str | None = None) -> Quantity:
-    names = [word.lower() for word in _WORDS.findall(words)]
+    names = [word.lower() for word in _WORDS.findall(words.replace(".", ""))]
     if any(name in _NOT_UNITS for name in names) or not any(char.isalnum() for char in value):
         return Quantity(text)
     if names[0] in _SCALES:

@@ -38,6 +38,7 @@ _NAME = re.compile(
 )
 _MATRIX = re.compile(r"[\[(]? ?\\begin ?\{([a-z]*matrix|array)\} ?(?:\{[^{}]*\})?(.*)\\end ?\{\1\} ?[\])]?", re.DOTALL)
 _OPENINGS, _CLOSINGS = "([{", ")]}"
+_SUCH_THAT = re.compile(r"\||\\mid(?![a-zA-Z])|:")
 _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 
@@ -175,8 +176,8 @@ def _bracketed(text: str) -> Shape | None:
     if not braces and not (text[:1] in "([" and text[-1:] in ")]" and len(text) > 2 and _encloses(text)):
         return None
     inner = text[2:-2] if braces else text[1:-1]
-    if braces and (re.search(r"\||\\mid|:", inner) or "\\{" in inner):
-        return Shape("relation", text)
+    if braces and (_SUCH_THAT.search(inner) or "\\{" in inner):
+        return _described(inner) or Shape("relation", text)
     if ", " in inner:
         inner = ungrouped(inner)
     node = _listed(inner)
@@ -186,6 +187,16 @@ def _bracketed(text: str) -> Shape | None:
     if node is None:
         return None
     return Shape("set", text, node.parts) if braces else Shape("tuple", text, node.parts, text[0] + text[-1])
+
+
+def _described(inner: str) -> Shape | None:
+    """The interval or union that a set {x | ...} is."""
+    name, *conditions = _SUCH_THAT.split(inner, maxsplit=1)
+    name = re.sub(r" ?\\in ?\\mathbb ?\{R\} ?$", "", name).strip()
+    node = shape(conditions[0], inside=True) if conditions else None
+    if node is None or node.name != compact(name) or node.kind not in ("tuple", "union"):
+        return None
+    return Shape(node.kind, node.text, node.parts, node.mark)
 
 
 def _encloses(text: str) -> bool:

@@ -25,7 +25,7 @@ class Generated(ABC):
     size: int = 0  # rows; 0: all of them, or 32768 when there are more
     seed: int = 0  # of the order, and of the choice when not all rows are given out
     cot: bool = True  # demonstrations with their steps before the answer
-    boxed: bool = True  # answers inside \boxed{}; else the demonstration is the bare answer, for the verifier "exact"
+    boxed: bool = True  # answers inside \boxed{}; else bare, for the verifier "exact" with its option boxed=false
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.seed < 0:

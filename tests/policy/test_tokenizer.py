@@ -35,7 +35,7 @@ def test_unknown_characters_have_the_unknown_token():
     assert DIGITS("1é").input_ids[1] == DIGITS.unk_token_id
 
 
-@pytest.mark.parametrize("text", ["12 +  3\n=", "<eos>", " == = \\boxed{1}", "<s>}", ""])
+@pytest.mark.parametrize("text", ["12 +  3\n\n=", "<eos>", " == = \\boxed{1}", "<s>}", ""])
 def test_chars_round_trip(text):
     ids = DIGITS(text).input_ids
     assert 1 not in ids  # the name of the end token is not the end token

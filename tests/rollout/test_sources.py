@@ -17,10 +17,15 @@ from mimosa.rollout.sources import files, raw_rows
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("a local file needs no network")
+    asked = []
+
+    def refuse(host, *_args, **_kwargs):
+        asked.append(host)
+        raise OSError("no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not asked, "a local file needs no network"
 
 
 def columns(path, limit=0):

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from mimosa.rewards.registry import create
 from mimosa.rollout.tasks import TASKS, make_task
 
 OPTIONS = {
@@ -60,6 +61,17 @@ def test_answers_are_right_and_rows_are_distinct(name):
         else:
             base = 2 if name == "parity" else 6
             assert row.ground_truth == boxed(row.response) == str(sum(map(int, question)) % base)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_demonstration_satisfies_its_verifier_and_a_wrong_answer_does_not(name):
+    judges = {verifier: create(verifier, {}, timeout=5.0) for verifier in ("math", "countdown")}
+    for row in rows(name, **OPTIONS[name])[:50]:
+        wrong = row.response.replace("\\boxed{", "\\boxed{1+" if name == "countdown" else "\\boxed{1")
+        scores = [judges[row.verifier].score(text, row).score for text in (row.response, wrong)]
+        assert scores == [1.0, 0.0], row
+    for judge in judges.values():
+        judge.close()
 
 
 @pytest.mark.parametrize("name", TASKS)
