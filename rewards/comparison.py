@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from . import quantity
-from .guards import refusal, stray
+from .guards import refusal, stray, too_deep
 from .hedges import hedge
 from .latex import canonical, compact
 from .rational import rational
@@ -53,7 +53,7 @@ class Finding:
 def read_gold(text: str) -> Gold:
     """The ground truth in the forms that answers are compared with; at most GOLD_CHARS of it are read."""
     plain = canonical(text[:GOLD_CHARS])
-    return Gold(text, plain, compact(plain), shape(plain))
+    return Gold(text, plain, compact(plain), Shape("value", plain) if too_deep(plain) else shape(plain))
 
 
 def compare(answer: str, gold: Gold, algebra: Algebra) -> Finding:
@@ -68,6 +68,9 @@ def compare(answer: str, gold: Gold, algebra: Algebra) -> Finding:
     why = hedge(text, gold.canonical, several=gold.shape.kind in ("list", "set"))
     if why:
         return Finding(False, why)
+    why = too_deep(text) or too_deep(gold.canonical)
+    if why:
+        return Finding(False, f"compared as text only: {why}")
     text = without_label(text, gold.canonical)
     return _Comparison(algebra).decide(gold.shape, shape(text))
 

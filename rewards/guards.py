@@ -57,7 +57,7 @@ def refusal(text: str) -> str:
         return f"more than {DIGITS} digits"
     if sum(text.count(char) for char in "+-*/^") > OPERATORS:
         return f"more than {OPERATORS} operators"
-    return _too_deep(text) or _too_large(text)
+    return too_deep(text) or _too_large(text)
 
 
 def stray(text: str) -> str:
@@ -71,7 +71,8 @@ def stray(text: str) -> str:
     return ""
 
 
-def _too_deep(text: str) -> str:
+def too_deep(text: str) -> str:
+    """Why the brackets of `text` are not followed; empty when they can be."""
     depth = deepest = 0
     for char in text:
         if char in "([{":

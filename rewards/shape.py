@@ -33,7 +33,7 @@ _SEPARATOR_WORD = re.compile(
 )
 _RELATION = re.compile(r"(?<!:)=|<|>|\\(?:leq|geq|neq|in)(?![a-zA-Z])")
 _NAME = re.compile(
-    r"(?:\\(?!frac|sqrt|binom|pi|infty)[a-zA-Z]+(?![a-zA-Z])|[A-Za-z' ]|_\{[^{}]*\}|\{[A-Za-z ]+\}|\\text\{[^{}]*\})+"
+    r"(?:\\(?!frac|sqrt|binom|pi|infty|text\{)[a-zA-Z]++|[A-Za-z' ]|_\{[^{}]*\}|\{[A-Za-z ]+\}|\\text\{[^{}]*\})++"
     r"(?:\^\{-1\})?(?:\([A-Za-z0-9, ]*\))?|\([A-Za-z](?:_\{[^{}]*\})?(?:, ?[A-Za-z](?:_\{[^{}]*\})?)+\)"
 )
 _MATRIX = re.compile(r"[\[(]? ?\\begin ?\{([a-z]*matrix|array)\} ?(?:\{[^{}]*\})?(.*)\\end ?\{\1\} ?[\])]?", re.DOTALL)

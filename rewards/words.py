@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 _PIECE = (
-    r"\\text\{[^{}]*\}|[A-Za-z]{3,}|[ ,.']|(?<=[A-Za-z])-(?=[A-Za-z])|[A-Za-z](?= )|(?<= )[A-Za-z]"
+    r"\\text\{[^{}]*\}|(?<![A-Za-z])[A-Za-z]{3,}(?![A-Za-z])"
+    r"|[ ,.']|(?<=[A-Za-z])-(?=[A-Za-z])|(?<![A-Za-z])[A-Za-z](?= )|(?<= )[A-Za-z](?![A-Za-z])"
     r"|(?<![A-Za-z])[Nn][Oo](?![A-Za-z])"
 )
-_WORDS = re.compile(f"(?:{_PIECE})+")
+_WORDS = re.compile(f"(?:{_PIECE})++")
 _LONG_WORD = re.compile(r"[A-Za-z]{3}|\\text|(?i:no)\.?$")  # without one, letters and spaces are variables
 _TEXT = re.compile(r"\\text\{ ?([^{}]*?) ?\}")
 _PUNCTUATION = re.compile(r"[.,'\"()\-:]")
 _LABELLED = re.compile(r"(?:\\text\{)? ?\(?([A-J])[).:] ?\}?(.*)", re.DOTALL)
 _LABEL = re.compile(r"(?:\\text\{ ?)?\(?([A-J])\)?[.:]?(?: ?\})?")
-_ANY_LABEL = re.compile(r"\(?(?<![A-Za-z\\])[A-J]\)")
+_NOT_A_COMMENT = re.compile(r"(?<![A-Za-z\\])(?:[A-J]|and|but|is|isn't|nor|not|or|wrong)(?![A-Za-z])|[^ -~]")
 
 
 def words_of(text: str) -> str | None:
@@ -31,7 +32,7 @@ def words_of(text: str) -> str | None:
 def without_label(text: str, gold: str) -> str:
     """The answer `(B) 7` is B where B is asked for, and 7 where 7 is."""
     match = _LABELLED.fullmatch(text)
-    if match is None or _ANY_LABEL.search(match.group(2)):
+    if match is None or _NOT_A_COMMENT.search(match.group(2)):
         return text
     if _LABEL.fullmatch(gold):
         return match.group(1)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from builders import samples, tiny_config
+from plain import plain_training
 
-from mimosa.configs.schema import LearnerConfig, LossConfig, OptimizerConfig
+from mimosa.configs.schema import LearnerConfig, OptimizerConfig
 from mimosa.policy.mamba3 import Mamba3ForCausalLM
 from mimosa.trainer.checkpoint import load_learner, save_learner
 from mimosa.trainer.group import build_engine, decays, free_address, join_group, learning_rate_factor, leave_group
 from mimosa.trainer.learner import Learner
-from mimosa.trainer.loss import policy_loss, token_weights
 from mimosa.trainer.pack import pack_updates
 
 OPTIMIZER = OptimizerConfig(lr=1e-3, betas=[0.9, 0.99], schedule="linear", warmup=2)
@@ -47,33 +47,12 @@ def broken(update):
     return dataclasses.replace(update, ranks=((dataclasses.replace(first, advantages=advantages), *update.ranks[0][1:]),))
 
 
-def plain_training(model: Mamba3ForCausalLM, updates) -> list[float]:
-    """The same updates with torch alone; gradient norms."""
-    optimizer, norms = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0), []
-    factor = learning_rate_factor(OPTIMIZER, 10)
-    for done, update in enumerate(updates):
-        optimizer.zero_grad()
-        optimizer.param_groups[0]["lr"] = 1e-3 * factor(done)
-        for batch in update.ranks[0]:
-            t = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch) if f.name != "uids"}
-            t = {name: torch.from_numpy(array) for name, array in t.items()}
-            out = model(t["input_ids"][None], cu_seqlens=t["cu_seqlens"], targets=t["targets"][None])
-            weights = token_weights(t["mask"], t["cu_seqlens"], update.tokens, update.sequences, "token")
-            parts = policy_loss(
-                out.logprobs[0], out.entropy[0], t["logprobs"], t["advantages"], weights, LossConfig()
-            )
-            parts.loss.backward()
-        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
-        optimizer.step()
-    return norms
-
-
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_updates_are_those_of_plain_torch(stage):
     updates, reference = some_updates(3), policy()
     trained = learner(stage)
     report = trained.learn(updates)
-    norms = plain_training(reference, updates)
+    norms = plain_training(reference, updates, OPTIMIZER, 10)
     assert report.updates == 3
     assert report.metrics["grad_norm"] == pytest.approx(np.mean(norms), rel=1e-4)
     with trained._whole_parameters() as parameters:

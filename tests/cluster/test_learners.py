@@ -1,0 +1,60 @@
+"""Two learner ranks with their rollout actors: what is broadcast is the same everywhere, and what one process would have learned."""
+
+import numpy as np
+import pytest
+import ray
+import torch
+from builders import samples, tiny_config
+from plain import plain_training
+
+from mimosa.cluster.learner_actor import LearnerTask
+from mimosa.cluster.learners import LearnerGroup
+from mimosa.cluster.stages import Stages
+from mimosa.cluster.watchdog import StopFlag
+from mimosa.configs.schema import Config, LearnerConfig, OptimizerConfig, RolloutConfig
+from mimosa.observe.console import Console
+from mimosa.policy.blueprint import Blueprint
+from mimosa.policy.mamba3 import Mamba3ForCausalLM
+from mimosa.policy.tokenizer import chars_tokenizer
+from mimosa.policy.weights import version_tensor
+from mimosa.trainer.pack import pack_updates
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
+OPTIMIZER = OptimizerConfig(lr=1e-3)
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [(1, ""), (2, ""), (2, "bf16"), (3, "bf16")])
+def test_one_version_everywhere(stage, dtype, tmp_path):
+    blueprint = Blueprint(tiny_config(compute_dtype=dtype), chars_tokenizer("0123456789+=-*"), "auto")
+    config = Config(
+        seed=5, rollout=RolloutConfig(actors=2, slots=4),
+        learner=LearnerConfig(actors=2, threads=1, zero_stage=stage, optimizer=OPTIMIZER),
+    )  # fmt: skip
+    updates = pack_updates(samples(41), 2, ranks=2, token_budget=150, seed=0)
+    learners = LearnerGroup(blueprint, config, LearnerTask("", False, 10))
+    stages = Stages(blueprint, config, Console(False), StopFlag(), judged=False)
+    try:
+        learners.start()
+        reports = learners.call("learn", updates)
+        assert [r.updates for r in reports] == [2, 2]
+        assert reports[0].metrics == reports[1].metrics
+        reference = learners.export(1)
+        stages.publish(reference)
+        stages.settle()
+        version = ray.get(reference)
+        sums = learners.call("checksum") + [ray.get(actor.checksum.remote()) for actor in stages.rollouts.members]
+        assert sums == [version.checksum] * 4
+        assert bool(version.bfloat16) == (dtype == "bf16")
+        learners.call("save_policy", str(tmp_path))
+    finally:
+        learners.kill()
+        stages.close()
+    torch.manual_seed(5)
+    expected = Mamba3ForCausalLM(blueprint.config)
+    norms = plain_training(expected, updates, OPTIMIZER, 10)
+    assert reports[0].metrics["grad_norm"] == pytest.approx(np.mean(norms), rel=1e-3)
+    saved = dict(Mamba3ForCausalLM.from_pretrained(tmp_path).named_parameters())
+    for name, p in expected.named_parameters():
+        torch.testing.assert_close(saved[name], p, atol=1e-5 if not dtype else 1e-3, rtol=1e-3, msg=name)
+        sent = version_tensor(version, name)
+        assert torch.equal(sent, saved[name].to(sent.dtype)), name
