@@ -61,6 +61,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse gives up on settings that stand behind options; they are collected here."""
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    unknown = [word for word in rest if word.startswith("-") or "=" not in word]
+    if unknown or (rest and not hasattr(parsed, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    if rest:
+        parsed.overrides = [*parsed.overrides, *rest]
+    return parsed
+
+
 def run_name(source: str, config: Config) -> str:
     """Name of a run's folder: preset or file, and seed."""
     return f"{Path(source).stem}-seed{config.seed}"
@@ -126,8 +138,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 done, 2 a mistake of the user (one line says which), 130 stopped by a signal, 1 anything else."""
-    parsed = build_parser().parse_args(arguments)
+    parsed = parse(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours say what takes long
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         return COMMANDS[parsed.command](parsed)

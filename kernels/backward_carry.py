@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .backward_tile import PI
+from .chunk_tile import PI, sigmoid, tanh
 
 
 @triton.jit
@@ -40,7 +40,7 @@ def carry_kernel(
 @triton.jit
 def angle_kernel(
     p_angles, p_dt, p_trap, p_dgamma, p_dsigma, p_dtheta, p_after, p_dsigma_start, p_start, p_end, p_first, p_sequence,
-    p_dangles, p_ddt, p_dtrap, s_angles, T, H,
+    p_dangles, p_ddt, p_dtrap, s_angles, s_dangles, T, H, size,
     S: tl.constexpr, SP: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, SHARED: tl.constexpr,
     INITIAL: tl.constexpr,
 ):  # fmt: skip
@@ -56,18 +56,19 @@ def angle_kernel(
         tile, head, heads = pid // H, pid % H, 1
     start = tl.load(p_start + tile).to(tl.int64)
     i, j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, SP)
-    m_i, m_j = start + i < tl.load(p_end + tile), j < S
+    m_i, m_j = (i < size) & (start + i < tl.load(p_end + tile)), j < S
     mask = m_i[:, None] & m_j[None, :]
     m_after = m_i & (start + i > tl.load(p_first + tile))
     o_angles = (start + i)[:, None] * s_angles + head * S + j[None, :]
-    tanh = 2.0 * tl.sigmoid(2.0 * tl.load(p_angles + o_angles, mask=mask, other=0.0).to(tl.float32)) - 1.0
+    o_dangles = (start + i)[:, None] * s_dangles + head * S + j[None, :]
+    turn = tanh(tl.load(p_angles + o_angles, mask=mask, other=0.0).to(tl.float32))
     total = tl.zeros((BLOCK, SP), tl.float32)
     n = 0
     while n < heads:
         unit = tile * H + head
         o_scalar = (start // T * H + head) * T + start % T + i
         dt = tl.load(p_dt + o_scalar, mask=m_i, other=0.0)
-        lam = tl.sigmoid(tl.load(p_trap + o_scalar, mask=m_i, other=0.0))
+        lam = sigmoid(tl.load(p_trap + o_scalar, mask=m_i, other=0.0))
         dgamma = tl.load(p_dgamma + o_scalar, mask=m_i, other=0.0)
         dsigma = tl.load(p_dsigma + o_scalar - 1, mask=m_after, other=0.0)
         if INITIAL:
@@ -76,10 +77,9 @@ def angle_kernel(
         later = tl.load(p_dtheta + (unit * C + i)[:, None] * S + j[None, :], mask=mask, other=0.0)
         later += tl.load(p_after + unit * S + j, mask=m_j, other=0.0)[None, :]
         total += later * dt[:, None]
-        ddt = lam * dgamma + (1.0 - lam) * dsigma + PI * tl.sum(later * tanh, 1)
+        ddt = lam * dgamma + (1.0 - lam) * dsigma + PI * tl.sum(later * turn, 1)
         tl.store(p_ddt + o_scalar, ddt, mask=m_i)
         tl.store(p_dtrap + o_scalar, dt * (dgamma - dsigma) * lam * (1.0 - lam), mask=m_i)
         head += 1
         n += 1
-    o_dangles = (start + i)[:, None] * s_dangles(S, H, SHARED) + (head - 1) * S * (not SHARED) + j[None, :]
-    tl.store(p_dangles + o_dangles, total * (PI * (1.0 - tanh * tanh)), mask=mask)
+    tl.store(p_dangles + o_dangles, total * (PI * (1.0 - turn * turn)), mask=mask)

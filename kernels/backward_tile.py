@@ -1,10 +1,12 @@
 """Device functions of the scan's backward pass: what a tile's programs derive again from the tokens (SPEC section 3, 6).
 
-A tile is C tokens of one sequence and one head, L = C * R rows; row i belongs to token i // R and rank i % R. Everything
-is fp32 after the load; operands of a product are cast to DT, the type of the values, right before it. A vector of N
-state entries is held as two halves of NH = max(N / 2, 16) columns: the first and the second entries of the N / 2 pairs
-of the pairing. Then the rotation is arithmetic on two registers, and no column changes its place. Pairs from S on have
-angle 0, columns from N / 2 on are 0.
+A tile's block holds C tokens of one sequence and one head, of which the tile has `count`, in L = C * R rows: row i is
+token i // R, rank i % R. Blank tokens have a = dt = gamma = w = 0 and zero rows, which makes them inert. Everything is
+fp32 after the load; operands of a product are cast to DT, the type of the values, right before it.
+
+A vector of N state entries is held as two halves of NH = max(N / 2, 16) columns: the first and the second entries of
+the N / 2 pairs of the pairing (HALF: (j, j + N / 2), else (2j, 2j + 1)). Then the rotation is arithmetic on two registers,
+and no column changes its place. Pairs from S on have angle 0; columns from N / 2 on are 0.
 
 Prefixes: p_ pointer, o_ offset, i_ index, m_ mask.
 """
@@ -12,27 +14,13 @@ Prefixes: p_ pointer, o_ offset, i_ index, m_ mask.
 import triton
 import triton.language as tl
 
-NORM_EPS: tl.constexpr = tl.constexpr(1e-5)
-PI: tl.constexpr = tl.constexpr(3.141592653589793)
+from .chunk_tile import cos_sin, spread, turns, weights
 
 
 @triton.jit
 def product(a, b, DT: tl.constexpr):
     """a b in fp32, from operands in DT."""
     return tl.dot(a.to(DT), b.to(DT), out_dtype=tl.float32, input_precision="ieee")
-
-
-@triton.jit
-def to_rows(x, R: tl.constexpr):
-    """[C] or [C, K] of tokens to the rows of their ranks, [L] or [L, K]."""
-    if R == 1:
-        return x
-    elif len(x.shape) == 1:
-        return tl.reshape(tl.broadcast_to(x[:, None], (x.shape[0], R)), (x.shape[0] * R,))
-    else:
-        return tl.reshape(
-            tl.broadcast_to(x[:, None, :], (x.shape[0], R, x.shape[1])), (x.shape[0] * R, x.shape[1])
-        )
 
 
 @triton.jit
@@ -53,54 +41,30 @@ def over_tokens(x, R: tl.constexpr):
 
 
 @triton.jit
-def cos_sin(x):
-    """Cosine and sine to 1e-7 for |x| < 1e4, without the table that the general function needs for large angles.
-
-    x = n pi/2 + rest with pi/2 in three parts, so that n times the first two is exact; then two polynomials on
-    |rest| <= pi/4, fitted at Chebyshev points.
-    """
-    n = tl.floor(x * 0.6366197723675814 + 0.5)
-    rest = ((x - n * 1.5703125) - n * 0.0004837512969970703) - n * 7.549789948768648e-08
-    z = rest * rest
-    s = rest + rest * z * (-0.166666641831398 + z * (0.008332724682986736 + z * -0.00019582855748012662))
-    c = 1.0 - 0.5 * z + z * z * (0.0416666641831398 + z * (-0.0013888279208913445 + z * 2.4542896426282823e-05))
-    quadrant = n.to(tl.int32) & 3
-    swap = (quadrant & 1) == 1
-    sine, cosine = tl.where(swap, c, s), tl.where(swap, s, c)
-    return tl.where(((quadrant + 1) & 2) == 2, -cosine, cosine), tl.where((quadrant & 2) == 2, -sine, sine)
-
-
-@triton.jit
-def load_decay(p_adt, p_dt, p_trap, left, C: tl.constexpr):
-    """c, dt, gamma, w [C] of the tokens from the pointers on; `left` tokens remain in the sequence.
+def load_decay(p_adt, p_dt, p_trap, count, left, C: tl.constexpr):
+    """c, dt, gamma, w [C] of the `count` tokens from the pointers on; `left` tokens remain in the sequence.
 
     w = gamma + sigma looks one token ahead, also into the next tile; sigma is 0 for the sequence's last token.
     """
     i = tl.arange(0, C)
-    a = tl.load(p_adt + i, mask=i < left, other=0.0)
-    dt = tl.load(p_dt + i, mask=i < left, other=0.0)
-    trap = tl.load(p_trap + i, mask=i < left, other=0.0)
-    dt_next = tl.load(p_dt + i + 1, mask=i + 1 < left, other=0.0)
-    trap_next = tl.load(p_trap + i + 1, mask=i + 1 < left, other=0.0)
-    gamma = dt * tl.sigmoid(trap)
-    return tl.cumsum(a, 0), dt, gamma, gamma + dt_next * tl.sigmoid(-trap_next)
+    m_here, m_next = i < count, (i < count) & (i + 1 < left)
+    a = tl.load(p_adt + i, mask=m_here, other=0.0)
+    dt = tl.load(p_dt + i, mask=m_here, other=0.0)
+    trap = tl.load(p_trap + i, mask=m_here, other=0.0)
+    dt_next = tl.load(p_dt + i + 1, mask=m_next, other=0.0)
+    trap_next = tl.load(p_trap + i + 1, mask=m_next, other=0.0)
+    gamma, w = weights(dt, trap, dt_next, trap_next)
+    return tl.cumsum(a, 0), dt, gamma, w
 
 
 @triton.jit
-def last_of(x, C: tl.constexpr):
-    """x[C - 1]."""
-    return tl.sum(tl.where(tl.arange(0, C) == C - 1, x, 0.0), 0)
-
-
-@triton.jit
-def load_cos_sin(p_angles, s_angles, p_theta, dt, left, S: tl.constexpr, C: tl.constexpr, NH: tl.constexpr):
+def load_cos_sin(p_angles, s_angles, p_theta, dt, count, S: tl.constexpr, C: tl.constexpr, NH: tl.constexpr):
     """cos and sin [C, NH] of the cumulative angles; p_theta [S] is the angle before the tile."""
     i, j = tl.arange(0, C), tl.arange(0, NH)
-    m_turns = (i < left)[:, None] & (j < S)[None, :]
-    logits = tl.load(p_angles + i[:, None] * s_angles + j[None, :], mask=m_turns, other=0.0).to(tl.float32)
-    turns = (2.0 * tl.sigmoid(2.0 * logits) - 1.0) * (PI * dt)[:, None]
+    m_logits = (i < count)[:, None] & (j < S)[None, :]
+    logits = tl.load(p_angles + i[:, None] * s_angles + j[None, :], mask=m_logits, other=0.0).to(tl.float32)
     before = tl.load(p_theta + j, mask=j < S, other=0.0)
-    return cos_sin(before[None, :] + tl.cumsum(turns, 0))
+    return cos_sin(before[None, :] + turns(logits, dt))
 
 
 @triton.jit
@@ -133,23 +97,23 @@ def store_halves(p_x, o_rows, m_rows, x, y, N: tl.constexpr, NH: tl.constexpr, H
 
 @triton.jit
 def load_rotated(
-    p_x, s_token, s_rank, p_bias, cos, sin, left,
+    p_x, s_token, s_rank, p_bias, cos, sin, count,
     N: tl.constexpr, NH: tl.constexpr, HALF: tl.constexpr, R: tl.constexpr, L: tl.constexpr,
 ):  # fmt: skip
     """Biased and rotated rows of a tile, as halves; p_x is token 0, rank 0 of the group, p_bias [R, N] the head's."""
     i = tl.arange(0, L)
-    m_rows = i // R < left
+    m_rows = i // R < count
     x, y = load_halves(p_x, (i // R) * s_token + (i % R) * s_rank, m_rows, N, NH, HALF)
     x_bias, y_bias = load_halves(p_bias, (i % R) * N, m_rows, N, NH, HALF)
-    x, y, cos, sin = x + x_bias, y + y_bias, to_rows(cos, R), to_rows(sin, R)
+    x, y, cos, sin = x + x_bias, y + y_bias, spread(cos, R), spread(sin, R)
     return x * cos - y * sin, x * sin + y * cos
 
 
 @triton.jit
-def load_values(p_v, s_token, left, P: tl.constexpr, C: tl.constexpr):
+def load_values(p_v, s_token, count, P: tl.constexpr, C: tl.constexpr):
     """[C, P] of one head, fp32; blank tokens are 0."""
     i, p = tl.arange(0, C), tl.arange(0, P)
-    return tl.load(p_v + i[:, None] * s_token + p[None, :], mask=(i < left)[:, None], other=0.0).to(tl.float32)
+    return tl.load(p_v + i[:, None] * s_token + p[None, :], mask=(i < count)[:, None], other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -169,6 +133,6 @@ def store_ranks(p_x, x, K: tl.constexpr, R: tl.constexpr):
 def kept(c, R: tl.constexpr, L: tl.constexpr):
     """exp(c_t - c_s) of rows t and s of a strictly later token t, else 0: [L, L]; and which rows share a token."""
     t = tl.arange(0, L) // R
-    rows = to_rows(c, R)
+    rows = spread(c, R)
     decay = tl.exp(tl.minimum(rows[:, None] - rows[None, :], 0.0))
     return tl.where(t[:, None] > t[None, :], decay, 0.0), t[:, None] == t[None, :]

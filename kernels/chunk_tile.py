@@ -88,7 +88,7 @@ def reduce_angle(theta):
 @triton.jit
 def turns(angle, dt):
     """Angles [tokens, S] that the tokens add, from the logits and dt [tokens], summed from the tile's start on."""
-    return tl.cumsum(tanh(angle) * (PI * dt)[:, None], 0)
+    return tl.cumsum(tanh(angle) * (dt * PI)[:, None], 0)
 
 
 @triton.jit
@@ -260,18 +260,18 @@ def fold(y):
 
 @triton.jit
 def output_rows(
-    y, v, z, d, p_norm, p_mimo_z, p_mimo_o, o_mimo,
+    y, v, z, d, p_norm, o_norm, p_mimo_z, p_mimo_o, o_mimo,
     R: tl.constexpr, MIMO: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
     """D skip, norm, gate and the sum over ranks of section 4: y, v, z [L, P] fp32 to [tokens, P].
 
-    p_norm stands at the head's first weight; o_mimo [L, P].
+    o_norm: the head's first weight of the norm; o_mimo [L, P].
     """
     y = y + d * v
     if NORM:
         P: tl.constexpr = y.shape[1]
         scale = tl.rsqrt(tl.sum(y * y, 1) / P + NORM_EPS)
-        y = y * scale[:, None] * tl.load(p_norm + tl.arange(0, P)).to(tl.float32)[None, :]
+        y = y * scale[:, None] * tl.load(p_norm + o_norm + tl.arange(0, P)).to(tl.float32)[None, :]
     if MIMO:
         z = z * tl.load(p_mimo_z + o_mimo).to(tl.float32)
         y = y * tl.load(p_mimo_o + o_mimo).to(tl.float32)

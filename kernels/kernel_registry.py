@@ -13,7 +13,7 @@ from typing import Any
 
 from .launch_table import Launch
 
-MODULES = ("fixed_matmul", "row_norm", "swiglu", "linear_logprob_triton")
+MODULES = ("fixed_matmul", "linear_logprob_triton")
 POINTERS = {"fp32": "*fp32", "bf16": "*bf16"}
 
 
@@ -21,10 +21,10 @@ POINTERS = {"fp32": "*fp32", "bf16": "*bf16"}
 class Variant:
     """One compilation: a jit function with its argument types and compile-time arguments.
 
-    `signature` maps argument names to Triton's types ("*bf16", "fp32", "i32"); `constexprs` holds all other arguments.
-    `unaligned` names what the launcher does not specialise: arguments that may come without 16-byte alignment or, for
-    integers, without divisibility by 16 (the function's do_not_specialize and do_not_specialize_on_alignment).
-    `tensor_cores` says whether the products of this variant must run on them.
+    `signature` maps argument names to Triton's types ("*bf16", "fp32", "i32"), and may name more than the function has;
+    `constexprs` holds all other arguments. `unaligned` names what may come without 16-byte alignment or divisibility by 16
+    (the function's do_not_specialize and do_not_specialize_on_alignment). `tensor_cores` says whether its products must run
+    on them. `warps` and `stages`: None for the row's.
     """
 
     label: str
@@ -33,6 +33,8 @@ class Variant:
     constexprs: Mapping[str, Any]
     unaligned: Sequence[str] = field(default=())
     tensor_cores: bool = False
+    warps: int | None = None
+    stages: int | None = None
 
 
 Variants = Callable[[Launch], Sequence[Variant]]

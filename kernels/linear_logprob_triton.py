@@ -22,6 +22,7 @@ from .operands import architecture, check_like, check_product, dense, dtype_name
 from .tile_noise import tile_gumbel
 
 FIELDS = 5  # of a row and split: maximum, sum, spread, logit of the token, noisy logit of the drawn token
+FOLD_WARPS = 1  # of the kernel that folds one row's splits
 GRADIENTS_AT_ONCE = 1 << 26  # elements of [tokens, vocabulary] whose gradient may be live
 
 
@@ -53,14 +54,13 @@ def _split_kernel(
     o_row = tl.program_id(0) % row_blocks * BM + tl.arange(0, BM)
     o_in = tl.minimum(o_row, T - 1)
     b_scale, m_greedy = _scale_of(p_temperature, o_in, stride_temperature)
-    b_target = tl.load(p_targets + o_in)
+    b_target = tl.load(p_targets + o_in).to(tl.int32)  # of the token so far, when drawing
     b_key, b_position, seed = tl.load(p_keys + o_in), tl.load(p_positions + o_in), tl.load(p_seed)
     b_max = tl.full((BM,), -1e30, tl.float32)  # finite, so that differences of two of them are no NaN
     b_sum = tl.zeros((BM,), tl.float32)  # of exp(x - max)
     b_spread = tl.zeros((BM,), tl.float32)  # of exp(x - max) (x - max): entropy = log sum - spread / sum
     b_picked = tl.zeros((BM,), tl.float32)
     b_best = tl.full((BM,), -float("inf"), tl.float32)
-    b_token = tl.zeros((BM,), tl.int32)
     for i in range(TILES):
         first = (i_split * TILES + i) * BN
         o_col = first + tl.arange(0, BN)
@@ -69,11 +69,11 @@ def _split_kernel(
         if drawing != 0:
             b_noise = tl.where(m_greedy[:, None], 0.0, tile_gumbel(seed, b_key, b_position, first, BM, BN))
             b_noisy = tl.where(m_col, b_x + b_noise, -float("inf"))
-            b_top, i_top = tl.max(b_noisy, 1, return_indices=True, return_indices_tie_break_left=True)
+            b_top = tl.max(b_noisy, 1)
+            b_first = tl.min(tl.where(b_noisy == b_top[:, None], o_col[None, :], V), 1)
             m_better = b_top > b_best  # among equals the first entry of the vocabulary stays
             b_best = tl.where(m_better, b_top, b_best)
-            b_token = tl.where(m_better, first + i_top, b_token)
-            b_target = b_token.to(tl.int64)
+            b_target = tl.where(m_better, b_first, b_target)
             b_picked = tl.where(m_better, 0.0, b_picked)
         b_picked += tl.sum(tl.where((o_col[None, :] == b_target[:, None]) & m_col, b_x, 0.0), 1)
         b_x = tl.where(m_col, b_x, -float("inf"))
@@ -93,7 +93,7 @@ def _split_kernel(
     tl.store(p_part + 2 * n_part + o_part, b_spread, mask=m_row)
     tl.store(p_part + 3 * n_part + o_part, b_picked, mask=m_row)
     tl.store(p_part + 4 * n_part + o_part, b_best, mask=m_row)
-    tl.store(p_part_token + o_part, b_token, mask=m_row)
+    tl.store(p_part_token + o_part, b_target, mask=m_row)
 
 
 @triton.jit(do_not_specialize=["T", "drawing"])
@@ -135,7 +135,8 @@ def _gradient_kernel(
 ):  # fmt: skip
     """d loss / d (hidden W^T) of vocabulary entries first .. first + width - 1, as [T, width]."""
     row_blocks = tl.cdiv(T, BM)
-    o_row = tl.program_id(0) % row_blocks * BM + tl.arange(0, BM)
+    i_row = tl.program_id(0) % row_blocks
+    o_row = i_row * BM + tl.arange(0, BM)
     o_in = tl.minimum(o_row, T - 1)
     o_out = tl.program_id(0) // row_blocks * BN + tl.arange(0, BN)
     o_col = first + tl.minimum(o_out, width - 1)
@@ -144,11 +145,12 @@ def _gradient_kernel(
     b_log = b_x - tl.load(p_logsumexp + o_in)[:, None]
     b_p = tl.exp(b_log)
     g_logprob, g_entropy = tl.load(p_g_logprob + o_in), tl.load(p_g_entropy + o_in)
-    m_target = o_col[None, :] == tl.load(p_targets + o_in)[:, None]
+    m_target = o_col[None, :] == tl.load(p_targets + o_in).to(tl.int32)[:, None]
     # d logprob / dx = [target] - p;  d entropy / dx = -p (log p + entropy);  d logsumexp / dx = p
     b_rest = (tl.load(p_g_logsumexp + o_in) - g_logprob - g_entropy * tl.load(p_entropy + o_in))[:, None]
     b_g = tl.where(m_target, g_logprob[:, None], 0.0) + b_p * (b_rest - g_entropy[:, None] * b_log)
-    p_out += o_row[:, None].to(tl.int64) * width + o_out[None, :]
+    p_out += i_row.to(tl.int64) * BM * width
+    p_out += tl.arange(0, BM)[:, None] * width + o_out[None, :]
     m_out = (o_row[:, None] < T) & (o_out[None, :] < width)
     tl.store(p_out, (b_g * b_scale[:, None]).to(p_out.dtype.element_ty), mask=m_out)
 
@@ -168,26 +170,27 @@ def _row(direction: str, hidden: Tensor, weight: Tensor) -> Launch:
 
 def _forward(
     hidden: Tensor, weight: Tensor, temperature: Tensor, targets: Tensor | None, draw: _Draw | None
-) -> tuple[LinearLogprob, Tensor | None]:
-    """Both kernels, for given targets or for drawn ones; exactly one of targets and draw is given."""
+) -> tuple[LinearLogprob, Tensor]:
+    """Both kernels, for given targets or for tokens drawn now; exactly one of targets and draw is given."""
     (T, D), V = hidden.shape, weight.shape[0]
     out = LinearLogprob(*(hidden.new_empty(T, dtype=torch.float32) for _ in range(3)))
-    tokens = None if draw is None else torch.empty(T, dtype=torch.int64, device=hidden.device)
+    tokens = torch.empty(T, dtype=torch.int64, device=hidden.device)
     if T == 0:
         return out, tokens
     row = _row("forward", hidden, weight)
     splits = triton.cdiv(V, row.blocks["BN"] * row.blocks["TILES"])
     part = hidden.new_empty((FIELDS, T, splits), dtype=torch.float32)
     part_token = torch.empty((T, splits), dtype=torch.int32, device=hidden.device)
-    named = tokens if targets is None else targets  # a decode call reads and drops what lies in `tokens`
+    # The flag says which of these are used; the others only give the compiled kernel arguments of the same types.
+    named = tokens if targets is None else targets
     seed, keys, positions = (named, named, named) if draw is None else draw
     _split_kernel[(triton.cdiv(T, row.blocks["BM"]) * splits,)](
         hidden, weight, named, temperature, seed, keys, positions, part, part_token,
         T, temperature.stride(0), int(draw is not None), D, V, **row.blocks, **row.options,
     )  # fmt: skip
     _fold_kernel[(T,)](
-        part, part_token, *out, part_token if tokens is None else tokens, T, int(draw is not None),
-        splits, triton.next_power_of_2(splits), num_warps=1,
+        part, part_token, *out, tokens, T, int(draw is not None),
+        splits, triton.next_power_of_2(splits), num_warps=FOLD_WARPS,
     )  # fmt: skip
     return out, tokens
 
@@ -296,5 +299,25 @@ def sample_logprob_triton(
     scale = _temperatures(temperature, hidden, greedy=True)
     draw = _Draw(dense(seed), dense(keys), dense(positions))
     out, tokens = _forward(dense(hidden), dense(weight), scale, None, draw)
-    assert tokens is not None
     return tokens, out.logprob
+
+
+def _variants(row: Launch) -> list[Variant]:
+    pointer, (D, V) = POINTERS[row.dtype], (row.shape["D"], row.shape["V"])
+    vectors, numbers = "p_temperature p_logsumexp p_entropy", "T stride_temperature drawing first width"
+    types = dict.fromkeys(("p_hidden", "p_weight", "p_out"), pointer)
+    types |= dict.fromkeys(vectors.split(), "*fp32") | dict.fromkeys(numbers.split(), "i32")
+    types |= dict.fromkeys(("p_g_logprob", "p_g_entropy", "p_g_logsumexp", "p_part", "p_logprob"), "*fp32")
+    types |= dict.fromkeys(("p_targets", "p_seed", "p_keys", "p_positions", "p_token"), "*i64") | {"p_part_token": "*i32"}
+    free, mma = tuple(numbers.split()), row.dtype == "bf16"
+    if row.direction == "backward":
+        return [Variant("logprob gradient", _gradient_kernel, types, {"D": D, **row.blocks}, free, mma)]
+    splits = triton.cdiv(V, row.blocks["BN"] * row.blocks["TILES"])
+    fold = {"SPLITS": splits, "BS": triton.next_power_of_2(splits)}
+    return [
+        Variant("logprob splits", _split_kernel, types, {"D": D, "V": V, **row.blocks}, free, mma),
+        Variant("logprob fold", _fold_kernel, types, fold, free, warps=FOLD_WARPS),
+    ]
+
+
+announce("linear_logprob", _variants)

@@ -166,7 +166,7 @@ def output_kernel(
     y = read_out(q, k, v, g, c, gamma, w, R, DT)
     z = tl.load(p_z + o_z[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
     d = tl.load(p_d + i_h).to(tl.float32)
-    out = output_rows(y, v, z, d, p_norm + i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM)
+    out = output_rows(y, v, z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM)
     tokens = tl.arange(0, L // R)
     o_out = ((first + tokens) * H + i_h)[:, None] * P + x[None, :]
     tl.store(p_out + o_out, out.to(p_out.dtype.element_ty), mask=((tokens < C) & (tokens < left))[:, None])

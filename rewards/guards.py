@@ -13,6 +13,7 @@ DIGITS = 150  # in all
 LENGTH = 600  # characters; canonical text may be longer than the answer it came from
 EXPONENT_DIGITS = 4
 OPERATORS = 80
+LEVELS = 2  # of exponents in exponents; e^{x^2} has two
 
 _HARMLESS = (
     "frac sqrt cdot times div pi theta alpha beta gamma delta epsilon varepsilon lambda mu nu rho sigma tau phi varphi psi "
@@ -33,6 +34,7 @@ _GROUP_FACTORIAL = re.compile(r"(\([^()]*\)|\{[^{}]*\}|[)}]) ?!")
 _BINOMIAL = re.compile(
     r"\\binom ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}|\\binom ?\{[^{}]*\} ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}"
 )
+_GROWING = re.compile(r"\\(?:exp|sinh|cosh|tan|Gamma)(?![a-zA-Z])")
 _FUNCTION_POWER = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp) ?\^ ?\{ ?[-+]?[0-9]{3,}")
 _ROOT = re.compile(r"\\sqrt ?\[[^\]]*\]")
 _ROOT_DEGREE = re.compile(r"\\sqrt ?\[[^\]]*(?:[0-9]{4,}|\^)[^\]]*\]")
@@ -92,6 +94,8 @@ def _too_large(text: str) -> str:
         return "a large binomial"
     if _FUNCTION_POWER.search(text) or _ROOT_DEGREE.search(text):
         return "a large exponent"
+    if _levels(text) > LEVELS or len(_GROWING.findall(text)) > LEVELS:
+        return "a power tower"
     for match in _EXPONENT.finditer(text):
         exponent = _group(text, match.start(1)) if match.group(1) == "{" else match.group(1)
         if _NUMERIC_POWER.search(exponent):
@@ -101,6 +105,12 @@ def _too_large(text: str) -> str:
         if sum(char.isdigit() for char in exponent) > EXPONENT_DIGITS:
             return "a large exponent"
     return ""
+
+
+def _levels(text: str) -> int:
+    """Exponents in exponents of `text`, whose brackets are known to be shallow."""
+    groups = (_group(text, match.start(1)) if match.group(1) == "{" else "" for match in _EXPONENT.finditer(text))
+    return max((1 + _levels(group) for group in groups), default=0)
 
 
 def _is_numeric(group: str) -> bool:
