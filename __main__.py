@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mimosa import __version__
-from mimosa.configs.errors import ConfigError
+from mimosa.configs.errors import ConfigError, RunError
 from mimosa.configs.loader import load
 from mimosa.configs.schema import Config
 
@@ -145,8 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[parsed.command](parsed)
     except (ValueError, FileNotFoundError) as error:
+        if hasattr(error, "traceback_str"):  # it comes from an actor: nothing that was typed here
+            raise
         print(f"mimosa {parsed.command}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"mimosa {parsed.command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from ..configs.errors import RunError
 from ..configs.schema import Config
 from ..policy.blueprint import Blueprint
 from .learner_actor import LearnerActor, LearnerTask
@@ -15,7 +16,7 @@ from .topology import actor_options
 from .watchdog import gather
 
 
-class LearnerLost(RuntimeError):
+class LearnerLost(RunError):
     """A learner rank died; what it held is in the last checkpoint."""
 
 
@@ -46,6 +47,8 @@ class LearnerGroup:
             return gather(refs, self.config.learner.timeout, f"learner {method}")
         except RayActorError as error:
             raise lost(error, method) from error
+        except FloatingPointError as error:
+            raise RunError(last_line(error)) from error
 
     def export(self, number: int) -> Any:
         """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them."""
@@ -63,8 +66,8 @@ class LearnerGroup:
         self.actors = []
 
 
-def lost(error: RayActorError, doing: str) -> RuntimeError:
+def lost(error: RayActorError, doing: str) -> RunError:
     """A death is a LearnerLost, from which a run recovers; an actor that cannot even start is not."""
     if getattr(error, "actor_init_failed", False):
-        return RuntimeError(f"a learner rank could not start: {last_line(error)}")
+        return RunError(f"a learner rank could not start: {last_line(error)}")
     return LearnerLost(f"a learner rank died in {doing}: {first_line(error)}")

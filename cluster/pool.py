@@ -11,10 +11,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from ..configs.errors import RunError
 from .watchdog import SLICE, StallError, StopFlag
 
 
-class PoolExhausted(RuntimeError):
+class PoolExhausted(RunError):
     """An actor died more often than the configuration allows."""
 
 

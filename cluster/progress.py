@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..configs.errors import RunError
 from ..configs.schema import CheckpointConfig
 from ..observe.run_folder import RunFolder, replace_folder
 from ..rollout.stream import StreamState
@@ -37,6 +38,10 @@ class Progress:
         return replace(self, step=step, stream=stream, seconds=seconds)
 
 
+class CheckpointError(RunError):
+    """A checkpoint that could not be written."""
+
+
 class Saver:
     """Checkpoints and policies of a run folder: written aside, put in place when whole."""
 
@@ -52,14 +57,23 @@ class Saver:
         return Progress(**{**saved, "stream": StreamState(**saved["stream"])})
 
     def write(self, progress: Progress, save_learners: Callable[[str], Any]) -> None:
-        """A new checkpoint; on an error nothing of it stays and the earlier ones are untouched."""
+        """A new checkpoint. On an error (a full disk, say) nothing of it stays and the earlier ones are untouched.
+
+        Raises CheckpointError naming what went wrong and the last whole checkpoint, RunError of a learner as it is.
+        """
         partial = self.run.begin_checkpoint(progress.step)
         try:
             save_learners(str(partial.resolve()))
             (partial / STATE).write_text(json.dumps(asdict(progress), indent=1) + "\n")
-        except BaseException:
+        except Exception as error:
             self.run.discard(partial)
-            raise
+            if isinstance(error, RunError):
+                raise
+            whole = self.latest() or "there is none"
+            why = next(reversed(str(error).strip().splitlines()), type(error).__name__)
+            raise CheckpointError(
+                f"checkpoint of step {progress.step} could not be written: {why}; last whole checkpoint: {whole}"
+            ) from error
         self.run.commit(partial, self.config.keep)
 
     def aside(self, name: str) -> Path:

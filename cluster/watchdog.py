@@ -11,10 +11,12 @@ from typing import Any
 
 import ray
 
+from ..configs.errors import RunError
+
 SLICE = 0.5  # seconds between looks at the interrupt flag
 
 
-class StallError(RuntimeError):
+class StallError(RunError):
     """Something did not answer in its time; the message names it."""
 
 

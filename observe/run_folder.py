@@ -142,9 +142,9 @@ class RunFolder:
     def truncate_after(self, step: int) -> None:
         """Drop rows and rollouts of steps after `step`, which are to be done again."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            rows = read_jsonl(self.path / name)
-            if any(row["step"] > step for row in rows):
-                write_text(self.path / name, "".join(json.dumps(r) + "\n" for r in rows if r["step"] <= step))
+            if (self.path / name).exists():
+                rows = [row for row in read_jsonl(self.path / name) if row["step"] <= step]
+                write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
         for file in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()

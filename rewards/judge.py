@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from collections.abc import Mapping
 from numbers import Real
@@ -44,7 +42,8 @@ class Judge:
         """The verdict, with the seconds it took. Raises ValueError only when the prompt names a verifier that does not exist."""
         start = time.perf_counter()
         verdict = self._judged(prompt, completion)
-        return dataclasses.replace(verdict, seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return Verdict(verdict.status, verdict.score, verdict.reason, seconds, verdict.components)
 
     def close(self) -> None:
         """Ends what the verifiers started."""
@@ -64,11 +63,11 @@ class Judge:
             return scored(0.0, "truncated")
         if truncated and self._truncated == "mask":
             return skipped("truncated")
-        verdict = verifier_failed("never asked")
-        for _ in range(self._retries + 1):
-            verdict = self._attempt(prompt, completion.text, truncated)
+        verdict = self._attempt(prompt, completion.text, truncated)
+        for _ in range(self._retries):
             if verdict.status != "verifier_failed":
                 break
+            verdict = self._attempt(prompt, completion.text, truncated)
         return verdict
 
     def _attempt(self, prompt: Prompt, text: str, truncated: bool) -> Verdict:
@@ -98,14 +97,26 @@ def _said(error: Exception) -> str:
 
 def _checked(verdict: Any, name: str, prompt: str) -> Verdict:
     """`verdict` when it is a sound one, its score a float and its reason one line; else the verifier's failure."""
-    where = f"verifier {name!r} on prompt {prompt!r}"
+    wrong = _wrong(verdict)
+    if wrong:
+        return verifier_failed(f"verifier {name!r} on prompt {prompt!r} returned {wrong}")
+    score = float(verdict.score) if verdict.status == "scored" else None
+    reason = one_line(str(verdict.reason))
+    if type(verdict.score) is type(score) and reason is verdict.reason:
+        return verdict
+    return Verdict(verdict.status, score, reason, 0.0, verdict.components)
+
+
+def _wrong(verdict: Any) -> str:
+    """What a verifier returned in place of a sound verdict, and what was wanted; empty when it is one."""
     if not isinstance(verdict, Verdict):
-        return verifier_failed(f"{where} returned {type(verdict).__name__}, wanted a Verdict")
-    if verdict.status not in ("scored", "verifier_failed", "skipped"):
-        return verifier_failed(f"{where} returned status {verdict.status!r}, wanted scored, verifier_failed or skipped")
+        return f"{type(verdict).__name__}, wanted a Verdict"
+    if verdict.status in ("verifier_failed", "skipped"):
+        return ""
     if verdict.status != "scored":
-        return dataclasses.replace(verdict, score=None, reason=one_line(str(verdict.reason)))
-    score = float(verdict.score) if isinstance(verdict.score, Real) else math.nan
-    if not 0.0 <= score <= 1.0:
-        return verifier_failed(f"{where} returned score {verdict.score!r}, wanted a finite number from 0 to 1")
-    return dataclasses.replace(verdict, score=score, reason=one_line(str(verdict.reason)))
+        return f"status {verdict.status!r}, wanted scored, verifier_failed or skipped"
+    score: Any = verdict.score
+    is_number = type(score) is float or isinstance(score, Real)
+    if is_number and 0.0 <= score <= 1.0:  # false for nan
+        return ""
+    return f"score {score!r}, wanted a finite number from 0 to 1"

@@ -45,6 +45,8 @@ def skipped(reason: str) -> Verdict:
 
 def one_line(text: str) -> str:
     """`text` as printable ASCII on one line of at most REASON_CHARS characters, whatever it held."""
+    if len(text) <= REASON_CHARS and text.isascii() and text.isprintable():
+        return text
     flat = " ".join(text[: 4 * REASON_CHARS].split())
     flat = flat.encode("ascii", "backslashreplace").decode()
     flat = "".join(char if char.isprintable() else repr(char)[1:-1] for char in flat)
