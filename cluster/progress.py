@@ -83,7 +83,18 @@ class Saver:
         replace_folder(self.aside(name), self.run.path / name)
 
 
-STAGES = ("wait_rollout", "rollout", "verify", "advantage", "mismatch", "pack", "learn", "broadcast", "eval", "checkpoint")
+STAGES = (
+    "wait_rollout",
+    "rollout",
+    "verify",
+    "advantage",
+    "mismatch",
+    "pack",
+    "learn",
+    "broadcast",
+    "eval",
+    "checkpoint",
+)
 
 
 class Clock:

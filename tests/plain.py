@@ -23,9 +23,7 @@ def plain_training(model: torch.nn.Module, updates, config: OptimizerConfig, tot
             t = {name: torch.from_numpy(array) for name, array in t.items()}
             out = model(t["input_ids"][None], cu_seqlens=t["cu_seqlens"], targets=t["targets"][None])
             weights = token_weights(t["mask"], t["cu_seqlens"], update.tokens, update.sequences, "token")
-            parts = policy_loss(
-                out.logprobs[0], out.entropy[0], t["logprobs"], t["advantages"], weights, LossConfig()
-            )
+            parts = policy_loss(out.logprobs[0], out.entropy[0], t["logprobs"], t["advantages"], weights, LossConfig())
             parts.loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
         optimizer.step()

@@ -165,7 +165,9 @@ def test_one_step_off_learns_from_tokens_one_version_old(tmp_path, warm):
 def test_without_a_signal_nothing_moves_on_any_rank(tmp_path, capsys):
     """GSM8K's form with a random policy: every reward is 0, two learner ranks skip together."""
     data = tmp_path / "train.jsonl"
-    questions = [{"question": f"Tom has {i} apples and buys 2. How many?", "answer": f"{i}+2 #### {i + 2}"} for i in range(40)]
+    questions = [
+        {"question": f"Tom has {i} apples and buys 2. How many?", "answer": f"{i}+2 #### {i + 2}"} for i in range(40)
+    ]
     data.write_text("".join(json.dumps(q) + "\n" for q in questions))
     folder = tmp_path / "gsm8k"
     config = load("gsm8k", [

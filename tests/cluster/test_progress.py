@@ -32,7 +32,9 @@ def disk_full_after(size: int):
 def learner():
     join_group(0, 1, *free_address(), "cpu", 60)
     torch.manual_seed(0)
-    yield Learner(Mamba3ForCausalLM(tiny_config()), LearnerConfig(), OptimizerConfig(lr=1e-3), rank=0, world=1, updates=5)
+    yield Learner(
+        Mamba3ForCausalLM(tiny_config()), LearnerConfig(), OptimizerConfig(lr=1e-3), rank=0, world=1, updates=5
+    )
     leave_group()
 
 

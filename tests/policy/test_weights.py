@@ -5,7 +5,14 @@ import torch
 from builders import tiny_config
 
 from mimosa.policy.mamba3 import Mamba3ForCausalLM
-from mimosa.policy.weights import cast_for_rollout, checksum, load_version, pack_version, rollout_dtypes, travelling_parameters
+from mimosa.policy.weights import (
+    cast_for_rollout,
+    checksum,
+    load_version,
+    pack_version,
+    rollout_dtypes,
+    travelling_parameters,
+)
 
 
 def model_of(seed: int, dtype: str = "bf16") -> Mamba3ForCausalLM:

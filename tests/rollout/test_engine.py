@@ -28,7 +28,9 @@ def engine(slots: int = 7, model: Mamba3ForCausalLM | None = None, noise_block: 
 
 def requests(count: int = 5, samples: int = 3, seed: int = 0) -> list[Request]:
     rng = np.random.default_rng(seed)
-    return [Request(f"p{i}@0", rng.integers(3, len(TOKENIZER), 1 + 3 * i).astype(np.int32), samples) for i in range(count)]
+    return [
+        Request(f"p{i}@0", rng.integers(3, len(TOKENIZER), 1 + 3 * i).astype(np.int32), samples) for i in range(count)
+    ]
 
 
 def by_name(completions) -> dict:

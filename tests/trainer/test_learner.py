@@ -44,7 +44,9 @@ def broken(update):
     first = update.ranks[0][0]
     advantages = first.advantages.copy()
     advantages[: first.cu_seqlens[1]] = np.nan
-    return dataclasses.replace(update, ranks=((dataclasses.replace(first, advantages=advantages), *update.ranks[0][1:]),))
+    return dataclasses.replace(
+        update, ranks=((dataclasses.replace(first, advantages=advantages), *update.ranks[0][1:]),)
+    )
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -116,7 +118,9 @@ def test_mismatch_is_zero_against_own_logprobs_and_finds_a_planted_one():
     found = trained.mismatch(honest, None)
     assert found.kl == 0.0 and found.largest == 0.0
     assert found.tokens == int(batch.mask.sum())
-    assert found.entropy == pytest.approx(float((out.entropy[0].detach() * torch.from_numpy(batch.mask)).sum()) / found.tokens, rel=1e-5)
+    assert found.entropy == pytest.approx(
+        float((out.entropy[0].detach() * torch.from_numpy(batch.mask)).sum()) / found.tokens, rel=1e-5
+    )
 
     shifted = own.copy()
     place = int(np.flatnonzero(batch.mask)[3])
