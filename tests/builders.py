@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from mimosa.policy.config import Mamba3Config
 from mimosa.records import Completion, Group, Prompt, Request, Sample, Verdict
 

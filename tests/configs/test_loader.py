@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mimosa.configs.keys import key_types, nearest
 from mimosa.configs.loader import ConfigError, known_keys, load, preset_names, require_data, to_yaml
 from mimosa.configs.schema import Config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mimosa.configs.keys import known_keys
 from mimosa.configs.loader import ConfigError, load, require_data
 from mimosa.configs.rules import RULES, TOGETHER, broken

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import datasets
 import pytest
 from huggingface_hub import constants, is_offline_mode
+
 from mimosa.policy.hub import answers, bounded_hub, hub_errors, offline
 
 

@@ -10,9 +10,10 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
 from mimosa.configs.schema import TokenizerConfig
 from mimosa.policy.tokenizer import bytes_tokenizer, chars_tokenizer, load_tokenizer
-from transformers import AutoTokenizer
 
 DIGITS = chars_tokenizer("0123456789+=\n <eos>", ["\\boxed{", "}", "=="])
 BYTES = bytes_tokenizer()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokenizers import processors
+
 from mimosa.policy.tokenizer import bytes_tokenizer, chars_tokenizer
 from mimosa.records import Message, Prompt
 from mimosa.rollout.encoder import encode, encode_responses, prompt_text
-from tokenizers import processors
 
 
 def row(prompt, response=None, name="r"):

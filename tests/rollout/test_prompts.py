@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from mimosa.configs.loader import load
 from mimosa.configs.schema import FieldsConfig, SourceConfig
 from mimosa.records import Message, Prompt

@@ -11,6 +11,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+
 from mimosa.configs.schema import SourceConfig
 from mimosa.rollout.sources import files, raw_rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mimosa.records import Prompt
 from mimosa.rollout.stream import PromptStream, StreamState
 

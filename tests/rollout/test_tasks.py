@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+
 from mimosa.rewards.registry import create
 from mimosa.rollout.tasks import TASKS, make_task
 

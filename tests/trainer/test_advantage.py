@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from builders import group
+
 from mimosa.trainer.advantage import compute_advantages
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from mimosa.configs.schema import LossConfig
 from mimosa.trainer.loss import policy_loss, supervised_loss, token_weights
 

@@ -3,6 +3,7 @@ import pytest
 from builders import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mimosa.records import Sample
 from mimosa.trainer.pack import pack_updates
 
