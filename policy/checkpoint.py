@@ -1,4 +1,7 @@
-"""Policies on disk: Hugging Face folders, and the format of state-spaces/mamba in and out."""
+"""Policies on disk: Hugging Face folders, and the format of state-spaces/mamba in and out.
+
+SPEC is docs/mamba3.md.
+"""
 
 from __future__ import annotations
 

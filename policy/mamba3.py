@@ -1,4 +1,7 @@
-"""The Mamba-3 language model: one model whose `forward` trains and prefills and whose `step` decodes."""
+"""The Mamba-3 language model: one model whose `forward` trains and prefills and whose `step` decodes.
+
+SPEC is docs/mamba3.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Mamba-3 layer: projections and per-token pre-processing around the scan and the step."""
+"""The Mamba-3 layer: projections and per-token pre-processing around the scan and the step.
+
+SPEC is docs/mamba3.md.
+"""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ _NUMERIC_POWER = re.compile(r"(?:[0-9.]|[0-9.] ?[)}]+) ?\^")
 _NEIGHBOURS = re.compile(r"[0-9.] +[0-9.]")
 _FACTORIAL = re.compile(r"[0-9]{4,} ?!|! ?[)}]* ?!")
 _GROUP_FACTORIAL = re.compile(r"(\([^()]*\)|\{[^{}]*\}|[)}]) ?!")
-_BINOMIAL = re.compile(
-    r"\\binom ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}|\\binom ?\{[^{}]*\} ?\{[^{}]*(?:[0-9]{4,}|[\^!])[^{}]*\}"
-)
+_LARGE = re.compile(r"[0-9]{4,}|[\^!]")
 _GROWING = re.compile(r"\\(?:exp|sinh|cosh|tan|Gamma)(?![a-zA-Z])")
 _FUNCTION_POWER = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|sinh|cosh|tanh|ln|log|exp) ?\^ ?\{ ?[-+]?[0-9]{3,}")
 _ROOT = re.compile(r"\\sqrt ?\[[^\]]*\]")
@@ -90,7 +88,7 @@ def _too_large(text: str) -> str:
         return "a power tower"
     if _FACTORIAL.search(text) or any(_is_numeric(group) for group in _GROUP_FACTORIAL.findall(text)):
         return "a large factorial"
-    if _BINOMIAL.search(text):
+    if any(_LARGE.search(part) for part in _binomial_parts(text)):
         return "a large binomial"
     if _FUNCTION_POWER.search(text) or _ROOT_DEGREE.search(text):
         return "a large exponent"
@@ -107,19 +105,37 @@ def _too_large(text: str) -> str:
     return ""
 
 
+def _binomial_parts(text: str) -> list[str]:
+    """The upper and lower parts of all binomials."""
+    parts = []
+    for match in re.finditer(r"\\binom ?(?=\{)", text):
+        upper = _group(text, match.end())
+        rest = text[match.end() + len(upper) + 2 :].lstrip()
+        parts += [upper, _group(rest, 0) if rest.startswith("{") else rest]
+    return parts
+
+
 def _levels(text: str) -> int:
-    """Exponents in exponents of `text`, whose brackets are known to be shallow."""
-    groups = (_group(text, match.start(1)) if match.group(1) == "{" else "" for match in _EXPONENT.finditer(text))
-    return max((1 + _levels(group) for group in groups), default=0)
+    """How deep exponents stand in exponents."""
+    stack: list[int] = []
+    level = deepest = 0
+    previous = ""
+    for char in text.replace(" ", ""):
+        if char == "{":
+            stack.append(level)
+            level += previous == "^"
+        elif char == "}" and stack:
+            level = stack.pop()
+        elif previous == "^":
+            deepest = max(deepest, level + 1)
+        deepest = max(deepest, level)
+        previous = char
+    return deepest
 
 
 def _is_numeric(group: str) -> bool:
     """Whether a group has a fixed value, or one too nested to see: (n-1)! stays symbolic, (9^9)! would be evaluated."""
-    return (
-        len(group) == 1
-        or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", group)
-        or bool(re.search(r"[0-9]{4,}|[\^!]", group))
-    )
+    return len(group) == 1 or not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", group) or bool(_LARGE.search(group))
 
 
 def _group(text: str, opening: int) -> str:

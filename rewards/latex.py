@@ -52,6 +52,7 @@ _FONT_NAMES = (
     "operatorname"
 )
 _FONTS = frozenset(_FONT_NAMES.split())
+_UPRIGHT_UNITS = frozenset("mgshLNJW")
 _FUNCTION_NAMES = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp sqrt pi theta infty infinity"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
@@ -151,6 +152,8 @@ def _font(match: re.Match[str]) -> str:
     content = " ".join(content.split())
     if command == "operatorname" and content in _FUNCTIONS:
         return "\\" + content + " "
+    if command == "mathrm" and content in _UPRIGHT_UNITS:
+        return "\\text{" + content + "}"
     if not command.startswith("t") and command not in ("mbox", "hbox", "emph") and len(content) == 1:
         return content
     return "\\text{" + content + "}" if content else " "

@@ -123,6 +123,8 @@ class _Parser:
             plain = False
             if self.take() == "!":
                 value = _factorial(value)
+                if self.peek() == "!":  # a double factorial is not the factorial of a factorial
+                    raise NotExact
             else:
                 exponent = self.group(depth) if self.peek() == "{" else self.atom(depth)
                 value = _power(value, exponent)

@@ -50,7 +50,7 @@ def shape(text: str, inside: bool = False) -> Shape:
     listed = _listed(text)
     if listed is not None:
         return listed
-    if "\\pm" in text or "\\mp" in text:
+    if ("\\pm" in text or "\\mp" in text) and not (text.startswith("\\{") and text.endswith("\\}")):
         signs = (text.replace("\\pm", "+").replace("\\mp", "-"), text.replace("\\pm", "-").replace("\\mp", "+"))
         return Shape("list", text, tuple(shape(unsigned(part), inside) for part in signs))
     return _related(text) or _united(text) or _bracketed(text) or _matrix(text) or Shape("value", text)

@@ -57,7 +57,7 @@ def test_every_prompt_is_sampled_and_judged_once(finished):
 
 
 def test_rows_carry_what_a_person_steers_by(finished):
-    folder, config = finished
+    folder, _ = finished
     for row in rows(folder):
         assert {
             "step", "policy_version", "reward/mean", "reward/zero_variance_groups", "completion/length_mean",
@@ -96,7 +96,7 @@ def test_the_policy_folder_is_one_of_hugging_face(finished):
 
 
 def test_the_last_checkpoints_are_kept(finished):
-    folder, config = finished
+    folder, _ = finished
     assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step_000002", "step_000003"]
 
 

@@ -1,6 +1,7 @@
 """What the checker process decides, asked directly."""
 
 import pytest
+
 from mimosa.rewards import checker
 
 

@@ -169,7 +169,21 @@ PIECES = [
 
 
 def test_no_text_makes_it_fail(math):
-    golds = ["42", "\\frac{1}{2}", "x+1", "(1,2)", "[0,1)", "x=5", "B", "Tuesday", "\\pm 3", "10\\text{ cm}", "50\\%", "1010_2", "x>3"]
+    golds = [
+        "42",
+        "\\frac{1}{2}",
+        "x+1",
+        "(1,2)",
+        "[0,1)",
+        "x=5",
+        "B",
+        "Tuesday",
+        "\\pm 3",
+        "10\\text{ cm}",
+        "50\\%",
+        "1010_2",
+        "x>3",
+    ]
     draw = random.Random(5)
     for _ in range(1500):
         answer = "".join(draw.choice(PIECES) for _ in range(draw.choice([2, 5, 12, 40])))

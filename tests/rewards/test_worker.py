@@ -106,7 +106,11 @@ def test_the_verifier_tells_both_apart(monkeypatch):
     monkeypatch.setattr(verifier._worker, "start", lambda: None)
     monkeypatch.setattr(verifier._worker, "equal", raising(AnswerLimit("time limit of 0.5 s")))
     verdict = verifier.score("\\boxed{x\\cdot x}", prompt)
-    assert (verdict.status, verdict.score, verdict.reason) == ("scored", 0.0, "the answer ran into the time limit of 0.5 s")
+    assert (verdict.status, verdict.score, verdict.reason) == (
+        "scored",
+        0.0,
+        "the answer ran into the time limit of 0.5 s",
+    )
     monkeypatch.setattr(verifier._worker, "equal", raising(WorkerFailed("checker process died")))
     verdict = verifier.score("\\boxed{x\\cdot x}", prompt)
     assert (verdict.status, verdict.score, verdict.reason) == ("verifier_failed", None, "checker process died")
@@ -141,7 +145,9 @@ def test_it_does_not_outlive_a_killed_parent(busy):
 def test_threads_share_it(worker):
     found = []
     threads = [
-        threading.Thread(target=lambda n=n: found.append((n % 2 == 0) == worker.equal("value", "x+1", f"x+{1 + n % 2}")))
+        threading.Thread(
+            target=lambda n=n: found.append((n % 2 == 0) == worker.equal("value", "x+1", f"x+{1 + n % 2}"))
+        )
         for n in range(8)
     ]
     for thread in threads:

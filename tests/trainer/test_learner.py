@@ -99,7 +99,7 @@ def test_a_restored_learner_goes_on_exactly(stage, tmp_path):
 
 def test_a_checkpoint_of_another_shape_names_the_tensor(tmp_path):
     save_learner(learner(), str(tmp_path))
-    with pytest.raises(ValueError, match="tensor backbone.layers.0.mixer.B_bias has shape"):
+    with pytest.raises(ValueError, match=r"tensor backbone\.layers\.0\.mixer\.B_bias has shape"):
         load_learner(learner(2, policy(d_state=32)), str(tmp_path))
     with pytest.raises(ValueError, match=r"learner.zero_stage: got 1, wanted 2"):
         load_learner(learner(1), str(tmp_path))

@@ -1,0 +1,81 @@
+"""Verifiers by name."""
+
+import pytest
+
+from mimosa.records import Prompt
+from mimosa.rewards import registry
+from mimosa.rewards.countdown import Countdown
+from mimosa.rewards.exact import Exact
+from mimosa.rewards.math_answer import MathAnswer
+from mimosa.rewards.verifier import Verifier, scored
+
+
+class Length:
+    """A verifier as another package would write it."""
+
+    name = "length"
+
+    def __init__(self, *, timeout, limit=10):
+        self.timeout, self.limit = timeout, limit
+
+    def score(self, response, prompt, *, truncated=False):
+        return scored(float(len(response) <= self.limit), "length")
+
+    def close(self):
+        pass
+
+
+class Point:
+    name = "length"
+
+    def load(self):
+        return Length
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point()] if group == "mimosa.verifiers" else [])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("math", MathAnswer), ("exact", Exact), ("countdown", Countdown)])
+def test_built_in(name, kind):
+    verifier = registry.create(name, {}, timeout=2.0)
+    assert type(verifier) is kind and verifier.name == name and isinstance(verifier, Verifier)
+    verifier.close()
+    verifier.close()
+
+
+def test_options_reach_the_verifier():
+    prompt = Prompt(id="p", prompt="", verifier="exact", ground_truth="7")
+    assert registry.create("exact", {"boxed": False}, timeout=1.0).score("7", prompt).score == 1.0
+    assert registry.create("exact", {}, timeout=1.0).score("7", prompt).score == 0.0
+
+
+def test_entry_points(installed):
+    assert registry.known() == ["countdown", "exact", "length", "math"]
+    verifier = registry.create("length", {"limit": 3}, timeout=4.0)
+    assert (type(verifier), verifier.timeout, verifier.limit) == (Length, 4.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("mth", {}, "unknown verifier 'mth'; nearest known: 'math'"),
+        ("length", {}, "unknown verifier 'length'"),
+        ("math", {"lenent": True}, "unknown option 'lenent' of verifier 'math'; nearest known: 'lenient'"),
+        ("math", {"timeout": 3}, "unknown option 'timeout' of verifier 'math'"),
+        ("math", {"lenient": "yes"}, "option 'lenient' of verifier 'math' is 'yes', wanted a value of type bool"),
+        ("math", {"answer_after": 4}, "option 'answer_after' of verifier 'math' is 4, wanted a value of type str"),
+    ],
+)
+def test_a_mistake_is_named(name, options, words):
+    for attempt in (lambda: registry.create(name, options, timeout=1.0), lambda: registry.check(name, options)):
+        with pytest.raises(ValueError) as caught:
+            attempt()
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_a_timeout_must_be_positive(timeout):
+    with pytest.raises(ValueError, match=r"verifier\.timeout"):
+        registry.create("math", {}, timeout=timeout)
