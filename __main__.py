@@ -58,6 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("policy", metavar="DIR")
     command.add_argument("out", metavar="OUT_DIR")
     command.add_argument("--format", choices=("state-spaces", "hf"), default="state-spaces")
+    command = commands.add_parser("bench", help="measure", description="Measure on this machine; figures go to bench/.")
+    command.add_argument("what", choices=("kernels",))
+    command.add_argument("sections", nargs="*", metavar="SECTION", help="parts to measure (default: all)")
     return parser
 
 
@@ -131,8 +134,15 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    from mimosa.bench.kernels import run
+
+    run(arguments.sections)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "train": train, "sft": sft, "eval": evaluate, "generate": generate, "export": export,
+    "train": train, "sft": sft, "eval": evaluate, "generate": generate, "export": export, "bench": bench,
 }  # fmt: skip
 
 
