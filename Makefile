@@ -9,7 +9,7 @@ ifneq ($(wildcard $(VENV)/.incomplete),)  # an installation that was broken off 
 $(shell rm -rf $(VENV))
 endif
 
-.PHONY: train test check format clean
+.PHONY: train test check aot format clean
 
 train: $(VENV)
 	$(BIN)/mimosa train quickstart seed=$(SEED) $(ARGS)
@@ -22,6 +22,9 @@ check: $(VENV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+aot: $(VENV)  # every kernel compiled for sm_90 and sm_100, without a GPU: registers, spills, shared memory
+	$(BIN)/python -m mimosa.kernels.resource_report $(ARGS)
 
 format: $(VENV)
 	$(BIN)/ruff format .

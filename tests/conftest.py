@@ -6,7 +6,25 @@ do too: so it is set here, before any test module.
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+from mimosa.trainer.group import free_address, join_group, leave_group  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def process_group():
+    """A learner's process group of one rank in this process; DeepSpeed takes only one in a process's life."""
+    join_group(0, 1, *free_address(), "cpu", 60)
+    yield
+    leave_group()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that start Ray actors share one cluster and both cores: they stay together on one of the two workers."""
+    for item in items:
+        if item.path.parent.name == "cluster":
+            item.add_marker(pytest.mark.xdist_group("ray"))

@@ -12,7 +12,6 @@ from mimosa.observe.run_folder import RunFolder
 from mimosa.policy.mamba3 import Mamba3ForCausalLM
 from mimosa.rollout.stream import StreamState
 from mimosa.trainer.checkpoint import load_learner, save_learner
-from mimosa.trainer.group import free_address, join_group, leave_group
 from mimosa.trainer.learner import Learner
 from mimosa.trainer.pack import pack_updates
 
@@ -29,13 +28,10 @@ def disk_full_after(size: int):
 
 
 @pytest.fixture
-def learner():
-    join_group(0, 1, *free_address(), "cpu", 60)
+def learner(process_group):
     torch.manual_seed(0)
-    yield Learner(
-        Mamba3ForCausalLM(tiny_config()), LearnerConfig(), OptimizerConfig(lr=1e-3), rank=0, world=1, updates=5
-    )
-    leave_group()
+    config, optimizer = LearnerConfig(), OptimizerConfig(lr=1e-3)
+    return Learner(Mamba3ForCausalLM(tiny_config()), config, optimizer, rank=0, world=1, updates=5)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(learner, tmp_path):

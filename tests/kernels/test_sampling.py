@@ -55,3 +55,11 @@ def test_names_do_not_collide():
     keys = {sequence_key(f"p{i}@{r}", s) for i in range(50) for r in range(5) for s in range(8)}
     assert len(keys) == 2000
     assert sequence_key("a", 1) != sequence_key("a\x001", 1)
+
+
+def test_noise_is_finite_at_both_ends_of_the_words(monkeypatch):
+    ends = [np.array([[word]], np.uint64) for word in (0, 0xFF, 0xFFFFFF00, 0xFFFFFFFF)]
+    monkeypatch.setattr("mimosa.kernels.sampling.philox", lambda counter, key: ends)
+    noise = gumbel_noise(0, np.zeros(1, np.uint64), np.zeros(1, int), 4)
+    assert np.isfinite(noise).all()
+    assert noise[0, 0] == noise[0, 1] < noise[0, 2] == noise[0, 3]

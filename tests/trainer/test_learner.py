@@ -11,18 +11,12 @@ from plain import plain_training
 from mimosa.configs.schema import LearnerConfig, OptimizerConfig
 from mimosa.policy.mamba3 import Mamba3ForCausalLM
 from mimosa.trainer.checkpoint import load_learner, save_learner
-from mimosa.trainer.group import build_engine, decays, free_address, join_group, learning_rate_factor, leave_group
+from mimosa.trainer.group import build_engine, decays, learning_rate_factor
 from mimosa.trainer.learner import Learner
 from mimosa.trainer.pack import pack_updates
 
+pytestmark = pytest.mark.usefixtures("process_group")
 OPTIMIZER = OptimizerConfig(lr=1e-3, betas=[0.9, 0.99], schedule="linear", warmup=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group():
-    join_group(0, 1, *free_address(), "cpu", 60)
-    yield
-    leave_group()
 
 
 def policy(**changes) -> Mamba3ForCausalLM:
