@@ -26,6 +26,9 @@ EXAMPLES = """examples:
 """
 
 
+NO_LEARNER = f"learner.token_budget={2**30}"  # a rule binds it to max_tokens, which matters where something is learned
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mimosa", description="Reinforcement learning with verifiable rewards for Mamba-3 language models.",
@@ -98,7 +101,7 @@ def sft(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     rest: list[str] = list(arguments.overrides)
     source = rest.pop(0) if rest and "=" not in rest[0] else policy_run(arguments.policy)
-    config = load(source, [*rest, f"model.path={arguments.policy}", "tokenizer.kind=policy"])
+    config = load(source, [*rest, f"model.path={arguments.policy}", "tokenizer.kind=policy", NO_LEARNER])
     from mimosa.cluster.inference import run_eval
 
     return run_eval(config, arguments.out)
@@ -114,7 +117,7 @@ def generate(arguments: argparse.Namespace) -> int:
     if arguments.samples < 1:
         raise ConfigError(f"--samples: got {arguments.samples}, wanted at least 1")
     settings = [f"model.path={arguments.policy}", "tokenizer.kind=policy", f"seed={arguments.seed}",
-                f"rollout.max_tokens={arguments.max_tokens}"]  # fmt: skip
+                f"rollout.max_tokens={arguments.max_tokens}", NO_LEARNER]  # fmt: skip
     config = load(None, [*settings, *arguments.overrides])
     from mimosa.cluster.inference import run_generate
 
@@ -155,11 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[parsed.command](parsed)
     except (ValueError, FileNotFoundError) as error:
-        if hasattr(error, "traceback_str"):  # it comes from an actor: nothing that was typed here
+        # What comes from an actor is nothing that was typed here; and a developer may want the traceback.
+        if hasattr(error, "traceback_str") or os.environ.get("MIMOSA_TRACEBACK"):
             raise
         print(f"mimosa {parsed.command}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         return 2
-    except RunError as error:
+    except (RunError, OSError) as error:
         print(f"mimosa {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..kernels.decode import mamba3_decode
 from ..kernels.dispatch import linear_logprob, mamba3_scan
+from ..kernels.projection import Layer
+from ..kernels.recurrent import mamba3_recurrent
+from ..kernels.slot_state import SlotState
+from ..kernels.tensors import State, Weights
 from .record import Figure, append, figure, show
-from .timing import copy_bandwidth, gpu_times, matmul_rate, peak_memory
+from .timing import copy_bandwidth, gpu_times, graphed, matmul_rate, peak_memory
 
 H, P, N, S, D_MODEL, VOCAB = 64, 64, 128, 32, 2048, 128_256  # the 1.5B model; G = 1
 
@@ -63,7 +69,7 @@ def bench_prefill(rates: Rates) -> Iterator[Figure]:
     for rank, kind in ((1, "SISO"), (4, "MIMO R=4")):
         operands, how = scan_inputs(rank, batch, length, grad=False)
         with torch.no_grad():
-            times = gpu_times(lambda o=operands, h=how: mamba3_scan(*o, **h, return_state=True), 10, 3)
+            times = gpu_times(lambda o=operands, h=how: mamba3_scan(*o, **h, return_state=True), 10, 3)  # type: ignore[misc]
         floor = 1e3 * max(
             scan_bytes(rank, batch * length) / rates.copy, scan_flops(rank, batch * length) / rates.matmul
         )
@@ -88,7 +94,7 @@ def bench_training(rates: Rates) -> Iterator[Figure]:
         yield figure(
             "scan forward + backward", f"{kind}, {batch} x {length}, bf16", "ms", gpu_times(both, 10, 3), floor
         )
-        forward = gpu_times(lambda o=operands, h=how: mamba3_scan(*o, **h), 10, 3)
+        forward = gpu_times(lambda o=operands, h=how: mamba3_scan(*o, **h), 10, 3)  # type: ignore[misc]
         yield figure("scan forward, saving for backward", f"{kind}, {batch} x {length}, bf16", "ms", forward)
 
 
@@ -124,7 +130,49 @@ def bench_logprob(rates: Rates) -> Iterator[Figure]:
     )
 
 
-SECTIONS = {"prefill": bench_prefill, "training": bench_training, "logprob": bench_logprob}
+def decode_layer(rank: int) -> Layer:
+    """Random parameters of one 1.5B layer; fp32."""
+    made = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device="cuda", generator=made)
+
+    mimo = [normal(H, rank, P) if rank > 1 else None for _ in range(3)]
+    weights = Weights(normal(H, rank, N), normal(H, rank, N), normal(H), *mimo, None)
+    pairing = "half" if rank > 1 else "interleaved"
+    return Layer(weights, normal(N), normal(N), normal(H) - 1, 1, P, S, pairing, 64 // rank)  # type: ignore[arg-type]
+
+
+def bench_decode(rates: Rates) -> Iterator[Figure]:
+    """One layer's step between the projections, recurrent and replay, as CUDA graphs; replay averaged over a whole chunk."""
+    for rank, kind in ((1, "SISO"), (4, "MIMO R=4")):
+        layer = decode_layer(rank)
+        for batch in (128, 512):
+            rows = torch.randn(batch, sum(layer.widths), device="cuda").bfloat16()
+            slots = torch.arange(batch, dtype=torch.int32, device="cuda")
+            out = torch.empty(batch, H, P, device="cuda", dtype=torch.bfloat16)
+            setting = f"{kind}, batch {batch}, bf16"
+            zeros = [torch.zeros(batch, *shape, device="cuda") for shape in ((H, S), (H, P, N), (rank, H, N), (H, P))]
+            state = State(*zeros)
+            step = graphed(lambda r=rows, y=layer, s=state, n=slots, o=out: mamba3_recurrent(r, y, s, n, o))  # type: ignore[misc]
+            moved = batch * (8 * H * P * N + 4 * rows.shape[1])
+            recurrent = figure("recurrent step, one layer", setting, "ms", gpu_times(step), 1e3 * moved / rates.copy)
+            yield recurrent
+            pool = SlotState.alloc(layer, batch, torch.bfloat16, "cuda")
+
+            def chunk(r: Any = rows, y: Any = layer, p: Any = pool, n: Any = slots, o: Any = out) -> None:
+                for _ in range(y.chunk_size):
+                    mamba3_decode(r, y, p, n, o)
+                    p.advance(n)
+
+            times = [t / layer.chunk_size for t in gpu_times(graphed(chunk), 10, 2)]
+            ring = 0.5 * layer.chunk_size * (2 * rank * N + 2 * S + 2 * H * P + 12 * H)
+            moved = batch * (2 * H * P * N + 10 * H * P * N / layer.chunk_size + ring)
+            sum_up = f"{recurrent.median / statistics.median(times):.2f}x the recurrent step of this run"
+            yield figure("replay step, one layer", setting, "ms", times, 1e3 * moved / rates.copy, sum_up)
+
+
+SECTIONS = {"decode": bench_decode, "prefill": bench_prefill, "training": bench_training, "logprob": bench_logprob}
 
 
 def run(sections: list[str], save: bool = True) -> list[Figure]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from ..configs.loader import require_data
 from ..configs.schema import Config, SourceConfig
 from ..observe.console import Console
 from ..observe.run_folder import write_text
@@ -47,7 +48,9 @@ def serving(
 def run_eval(config: Config, out: str) -> int:
     """pass@1 and pass@k of the policy at model.path on held-out prompts; JSON to `out`, or to standard output when it is empty."""
     console, stop = Console(config.log.progress), StopFlag()
+    check_target(out)
     tokenizer = build_tokenizer(config)
+    require_data(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     tasks = workload.evaluation_tasks(config.data.eval_prompts)
     sampling = rollout_sampling(config, tokenizer, config.eval.temperature)
@@ -76,6 +79,7 @@ def run_eval(config: Config, out: str) -> int:
 def run_generate(config: Config, prompts: str, out: str, samples: int) -> int:
     """Complete every row of a JSONL file; one line a completion, in the order of rows and samples."""
     console, stop = Console(config.log.progress), StopFlag()
+    check_target(out)
     tokenizer = build_tokenizer(config)
     rows = load_rows(SourceConfig(path=prompts), config.data.fields, config.reward.verifier, judged=False)
     rows, tokens, dropped = encode(rows, tokenizer, config.data.max_prompt_tokens, config.data.overlong)
@@ -94,6 +98,12 @@ def run_generate(config: Config, prompts: str, out: str, samples: int) -> int:
     note = f", {dropped} rows dropped as too long" if dropped else ""
     console.say(f"{len(lines)} completions of {len(requests)} prompts written to {out}{note}")
     return 0
+
+
+def check_target(out: str) -> None:
+    """Raise ValueError now rather than when everything is done."""
+    if out and not Path(out).absolute().parent.is_dir():
+        raise ValueError(f"--out: got {out}, whose folder does not exist")
 
 
 def completion_lines(

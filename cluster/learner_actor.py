@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ray
 import torch
 
 from ..configs.schema import Config
@@ -33,7 +34,8 @@ class LearnerActor:
         torch.set_num_threads(config.learner.threads)
 
     def address(self) -> tuple[str, int]:
-        return free_address()
+        """Where rank 0 can be met: this node's address in the cluster, and a free port."""
+        return ray.util.get_node_ip_address(), free_address()[1]
 
     def join(self, address: str, port: int) -> None:
         """Form the process group and build the engine."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from ..configs.errors import RunError
 from ..configs.schema import Config
@@ -13,7 +14,9 @@ from ..policy.blueprint import Blueprint
 from .learner_actor import LearnerActor, LearnerTask
 from .pool import first_line, last_line
 from .topology import actor_options
-from .watchdog import gather
+from .watchdog import StallError, gather
+
+DEATH_NOTICE = 8.0  # seconds until Ray knows of a death
 
 
 class LearnerLost(RunError):
@@ -33,9 +36,10 @@ class LearnerGroup:
         ranks = range(self.config.learner.actors)
         self.actors = [remote.remote(rank, self.blueprint, self.config, self.task) for rank in ranks]
         try:
-            address, port = ray.get(self.actors[0].address.remote(), timeout=self.config.learner.timeout)
+            first = gather([self.actors[0].address.remote()], self.config.learner.timeout, "start of learner rank 0")
         except RayActorError as error:
             raise lost(error, "starting") from error
+        address, port = first[0]
         self.call("join", address, port)
         if checkpoint:
             self.call("load", checkpoint)
@@ -49,15 +53,33 @@ class LearnerGroup:
             raise lost(error, method) from error
         except FloatingPointError as error:
             raise RunError(last_line(error)) from error
+        except RayTaskError as error:  # a survivor's collective fails before its neighbour's death is known
+            if self._somebody_died():
+                raise LearnerLost(f"a learner rank died in {method}: {last_line(error)}") from error
+            raise
+
+    def _somebody_died(self) -> bool:
+        """Whether a rank's process is gone, as far as Ray knows within a few seconds."""
+        pending = [actor.pid.remote() for actor in self.actors]
+        deadline = time.monotonic() + DEATH_NOTICE
+        while pending and time.monotonic() < deadline:
+            done, pending = ray.wait(pending, num_returns=1, timeout=0.5)
+            try:
+                ray.get(done)
+            except RayActorError:
+                return True
+        return bool(pending)
 
     def export(self, number: int) -> Any:
         """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them."""
         refs = [actor.export.remote(number) for actor in self.actors]
         try:
             gather(refs[1:] or refs, self.config.learner.timeout, "learner export")
-            ray.wait(refs[:1], timeout=self.config.learner.timeout, fetch_local=False)
+            ready, _ = ray.wait(refs[:1], timeout=self.config.learner.timeout, fetch_local=False)
         except RayActorError as error:
             raise lost(error, "export") from error
+        if not ready:
+            raise StallError(f"learner export: no weights from rank 0 after {self.config.learner.timeout:.0f} s")
         return refs[0]
 
     def kill(self) -> None:

@@ -31,7 +31,7 @@ from ..observe.metrics import MetricsLog, Row, rollout_metrics
 from ..observe.run_folder import RunFolder
 from ..policy.blueprint import Blueprint
 from ..records import Group, LearnReport, Sample
-from ..rollout.stream import PromptStream
+from ..rollout.stream import PromptStream, StreamState
 from ..trainer.advantage import Advantages, compute_advantages
 from ..trainer.pack import pack_updates
 from .evaluate import evaluate
@@ -56,14 +56,15 @@ class Pipeline:
         self.stream = PromptStream(workload.train, config.seed, config.data.shuffle)
         self.progress = Progress(stream=self.stream.state())
         self.saver = Saver(run, config.checkpoint)
+        self.checkpoint_seconds = 0.0  # of the save after the step before
         self.published: dict[int, Any] = {}  # version: reference to its weights, of the last few
 
     def run(self, resume: bool) -> None:
         """Train to the last step. A dead learner group is started again from the last checkpoint, a bounded number of times."""
         attempts_left = self.config.train.max_restarts
-        self._restore(resume)
         while True:
             try:
+                self._restore(resume)
                 self._loop()
                 return
             except LearnerLost as lost:
@@ -72,13 +73,13 @@ class Pipeline:
                 attempts_left -= 1
                 self.console.warn(f"{lost}; starting the learners again from the last checkpoint")
                 self.learners.kill()
-                self._restore(True)
+                resume = True
 
     def _restore(self, resume: bool) -> None:
         """Start the learners from the last checkpoint (or the start) and send their weights out."""
         latest = self.saver.latest() if resume else None
         self.learners.start(str(latest.resolve()) if latest else "")
-        self.progress = self.saver.read(latest) if latest else Progress(stream=self.progress.first_stream)
+        self.progress = self.saver.read(latest) if latest else Progress(StreamState())
         self.saver.run.truncate_after(self.progress.step)
         self.stream.restore(self.progress.stream)
         self._publish()
@@ -187,7 +188,7 @@ class Pipeline:
         wanted = self.config.train.mismatch_sequences
         samples = [(s, v) for g in groups for s, v in unweighted_samples(g) if v in self.published]
         if not wanted or not samples:
-            return {}
+            return dict.fromkeys(("policy/kl_rollout_learner", "policy/max_rollout_learner", "policy/entropy"))
         version = samples[0][1]
         chosen = [s for s, v in samples if v == version][:wanted]
         (update,) = pack_updates(chosen, 1, self.config.learner.actors, self.config.learner.token_budget, 0)
@@ -211,15 +212,18 @@ class Pipeline:
                     row |= self._evaluate(step)
                 except Interrupted as signal:  # the step is done: its row must not be lost
                     stopped = signal
-        if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
-            with clock("checkpoint"):
-                self.save()
+        clock.seconds["checkpoint"], self.checkpoint_seconds = self.checkpoint_seconds, 0.0
         clock.seconds["step"] = time.monotonic() - started
         row |= {f"time/{name}": round(seconds, 6) for name, seconds in clock.seconds.items()}
         self.log.write(row)
         self.console.step(row, self.config.train.steps)
         if stopped is not None:
             raise stopped
+        # After the row: a checkpoint whose row is missing could not be resumed without a gap.
+        if self.config.checkpoint.every and step % self.config.checkpoint.every == 0:
+            begun = time.monotonic()
+            self.save()
+            self.checkpoint_seconds = time.monotonic() - begun
 
     def _alarm(self, row: Row) -> None:
         share = row["verifier/failed"] / row["completion/count"]

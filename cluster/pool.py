@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,11 +26,12 @@ class Flight:
 
     unit: Any
     member: int
+    actor: Any
     started: float
 
 
 class ActorPool:
-    """`count` actors of one kind, made by `make()`; `prepare(actor)` readies a fresh one (weights) and returns a ref to wait for."""
+    """`count` actors of one kind, made by `make()`; `prepare(actor)` readies a fresh one (weights)."""
 
     def __init__(
         self, name: str, make: Callable[[], Any], count: int, *, restarts: int, timeout: float,
@@ -39,6 +41,7 @@ class ActorPool:
         self.prepare, self.on_restart = prepare, on_restart
         self.restarts_left = [restarts] * count
         self.restarted = 0
+        self.lock = threading.Lock()
         self.members = [make() for _ in range(count)]
 
     def map(
@@ -68,10 +71,12 @@ class ActorPool:
                     result = ray.get(ref)
                 except RayActorError as error:
                     waiting.appendleft(flight.unit)
-                    self._recover(flight.member, flights, waiting, error)
+                    self._recover(flight, flights, waiting, error)
                     continue
                 yield flight.unit, result
-            self._check_deadlines(method, flights)
+            # While a result was being consumed others may have come in: only what is still out can be late.
+            _, out = ray.wait(list(flights), num_returns=len(flights), timeout=0) if flights else ([], [])
+            self._check_deadlines(method, [flights[ref] for ref in out])
 
     def _launch(
         self, method: str, source: Iterator[Any], waiting: deque[Any], flights: dict[Any, Flight], in_flight: int
@@ -86,17 +91,22 @@ class ActorPool:
                 return
             member = load.index(min(load))
             ref = getattr(self.members[member], method).remote(*unit)
-            flights[ref] = Flight(unit, member, time.monotonic())
+            flights[ref] = Flight(unit, member, self.members[member], time.monotonic())
             load[member] += 1
 
-    def _recover(self, member: int, flights: dict[Any, Flight], waiting: deque[Any], error: Exception) -> None:
+    def _recover(self, dead: Flight, flights: dict[Any, Flight], waiting: deque[Any], error: Exception) -> None:
         """Replace a dead member; its other units are issued again."""
-        lost = [ref for ref, flight in flights.items() if flight.member == member]
+        lost = [ref for ref, flight in flights.items() if flight.actor is dead.actor]
         waiting.extendleft(flights.pop(ref).unit for ref in reversed(lost))
-        self.replace(member, error)
+        self.replace(dead.member, dead.actor, error)
 
-    def replace(self, member: int, error: Exception) -> None:
-        """Start a fresh actor in a dead one's place."""
+    def replace(self, member: int, dead: Any, error: Exception) -> None:
+        """Start a fresh actor in a dead one's place, unless another thread that saw the same death has done so."""
+        with self.lock:
+            if self.members[member] is dead:
+                self._replace(member, error)
+
+    def _replace(self, member: int, error: Exception) -> None:
         if getattr(error, "actor_init_failed", False):
             raise PoolExhausted(f"{self.name} actor {member} could not start: {last_line(error)}") from error
         if self.restarts_left[member] == 0:
@@ -113,32 +123,32 @@ class ActorPool:
         if self.prepare is not None:
             self.prepare(self.members[member])
 
-    def _check_deadlines(self, method: str, flights: dict[Any, Flight]) -> None:
+    def _check_deadlines(self, method: str, flights: list[Flight]) -> None:
         now = time.monotonic()
-        for flight in flights.values():
+        for flight in flights:
             if now - flight.started > self.timeout:
                 raise StallError(
                     f"{self.name} actor {flight.member}: {method} of {describe(flight.unit)} has not answered "
                     f"after {self.timeout:.0f} s"
                 )
 
-    def broadcast(self, method: str, *args: Any) -> dict[Any, int]:
-        """Call a method on every member without waiting; -> {ref: member}."""
-        return {getattr(actor, method).remote(*args): i for i, actor in enumerate(self.members)}
+    def broadcast(self, method: str, *args: Any) -> dict[Any, tuple[int, Any]]:
+        """Call a method on every member without waiting; -> {ref: (member, actor)}."""
+        return {getattr(actor, method).remote(*args): (i, actor) for i, actor in enumerate(self.members)}
 
-    def settle(self, refs: dict[Any, int], what: str) -> list[Any]:
+    def settle(self, refs: dict[Any, tuple[int, Any]], what: str) -> list[Any]:
         """Wait for a broadcast; a member that died meanwhile is replaced and prepared. Results of the others."""
         deadline, results, pending = time.monotonic() + self.timeout, [], list(refs)
         while pending:
             if time.monotonic() > deadline:
-                names = ", ".join(str(refs[ref]) for ref in pending)
+                names = ", ".join(str(refs[ref][0]) for ref in pending)
                 raise StallError(f"{what}: {self.name} actors {names} have not answered after {self.timeout:.0f} s")
             done, pending = ray.wait(pending, num_returns=1, timeout=SLICE)
             for ref in done:
                 try:
                     results.append(ray.get(ref))
                 except RayActorError as error:
-                    self.replace(refs[ref], error)
+                    self.replace(*refs[ref], error)
         return results
 
     def kill(self) -> None:

@@ -27,10 +27,6 @@ class Progress:
     version: int = 0
     seconds: float = 0.0  # spent in steps
 
-    @property
-    def first_stream(self) -> StreamState:
-        return StreamState(round=0, index=0)
-
     def bumped(self) -> Progress:
         return replace(self, version=self.version + 1)
 

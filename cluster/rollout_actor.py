@@ -19,6 +19,7 @@ class RolloutActor:
 
     def __init__(self, blueprint: Blueprint, config: Config):
         torch.set_num_threads(config.rollout.threads)
+        self.loaded = False
         model = blueprint.rollout_model(config.device)
         self.engine = Engine(
             model, blueprint.tokenizer, slots=config.rollout.slots, noise_block=config.rollout.noise_block
@@ -27,10 +28,13 @@ class RolloutActor:
     def update_weights(self, version: PolicyVersion) -> int:
         """Load new weights in place; returns their number. Calls that were queued before it run with the old ones."""
         self.engine.update_weights(version)
+        self.loaded = True
         return version.number
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """All completions of the requests, in order."""
+        if not self.loaded:
+            raise RuntimeError("rollout actor: asked to generate, but no weights have arrived whole")
         return self.engine.generate(requests, sampling)
 
     def checksum(self) -> str:

@@ -20,6 +20,7 @@ from .topology import actor_options
 from .verifier_actor import VerifierActor
 from .watchdog import StopFlag
 
+SLOT_FULLS = 4  # of samples that a rollout call may hold: the engine refills slots from them as sequences end
 Advance = Callable[[int], Any]
 
 
@@ -39,7 +40,7 @@ class Stages:
         """judged False: rollouts alone, without verifier actors."""
         self.config, self.console, self.stop = config, console, stop
         self.weights: Any = None  # reference to the last published version
-        self.unsettled: dict[Any, int] = {}
+        self.unsettled: dict[Any, tuple[int, Any]] = {}
         rollout = ray.remote(RolloutActor).options(**actor_options(config, "rollout"))
         verifier = ray.remote(VerifierActor).options(**actor_options(config, "verifier"))
         shared = ray.put(blueprint)
@@ -50,7 +51,7 @@ class Stages:
         )  # fmt: skip
         self.verifiers = ActorPool(
             "verifier", lambda: verifier.remote(config), config.verifier.actors if judged else 0, restarts=restarts,
-            timeout=config.rollout.timeout, on_restart=console.warn,
+            timeout=judging_bound(config), on_restart=console.warn,
         )  # fmt: skip
 
     def _prepare(self, actor: Any) -> None:
@@ -96,7 +97,7 @@ class Stages:
         """Completions of one unit of work after the other, as units end."""
         most = max(request.samples for request in requests)
         share = math.ceil(len(requests) / self.config.rollout.actors)
-        size = max(1, min(share, self.config.rollout.slots // most))
+        size = max(1, min(share, SLOT_FULLS * self.config.rollout.slots // most))
         units = [(requests[i : i + size], sampling) for i in range(0, len(requests), size)]
         for _, completions in self.rollouts.map("generate", units, in_flight=2, stop=self.stop):
             yield completions
@@ -104,6 +105,12 @@ class Stages:
     def close(self) -> None:
         self.rollouts.kill()
         self.verifiers.kill()
+
+
+def judging_bound(config: Config) -> float:
+    """Seconds a verifier call may take: every answer of two queued batches at its limit, and all retries."""
+    v = config.verifier
+    return 60.0 + 2 * v.batch * v.timeout * (1 + v.retries)
 
 
 def _group(task: Task, judged: dict[int, tuple[Completion, Verdict]]) -> Group:

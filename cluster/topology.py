@@ -55,7 +55,7 @@ def cluster(config: Config) -> Iterator[None]:
 
 def temporary_folder() -> str:
     """Where a local cluster keeps its sockets; short, since a socket's path has 107 bytes at most."""
-    return os.path.join(tempfile.gettempdir(), "mimosa-ray")
+    return os.path.join(tempfile.gettempdir(), f"mimosa-ray-{os.getuid()}")
 
 
 def logical_cpus(config: Config) -> int:

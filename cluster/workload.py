@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -50,7 +50,8 @@ def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workloa
     notes = []
     rows = load_rows(data.train, data.fields, verifier)
     if has_source(data.eval):
-        held_out = load_rows(data.eval, data.fields, verifier)
+        # Two files may use the same ids (row numbers, when they have none); the token table is keyed by them.
+        held_out = [replace(row, id=f"eval:{row.id}") for row in load_rows(data.eval, data.fields, verifier)]
         rows, shared = drop_shared(rows, held_out)
         if shared:
             notes.append(f"{shared} training rows left out: their prompt is an evaluation prompt")

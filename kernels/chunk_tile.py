@@ -17,11 +17,16 @@ import triton.language as tl
 
 PI = tl.constexpr(math.pi)
 # pi/2 and 2 pi as sums of short constants: n times the first ones is exact in fp32 for |n| < 2^13 (Cody and Waite 1980).
-QUARTER_1, QUARTER_2, QUARTER_3 = tl.constexpr(1.5703125), tl.constexpr(4.83751296997e-4), tl.constexpr(7.54978995489e-8)
+QUARTER_1, QUARTER_2, QUARTER_3 = (
+    tl.constexpr(1.5703125),
+    tl.constexpr(4.83751296997e-4),
+    tl.constexpr(7.54978995489e-8),
+)
 TURN_1, TURN_2, TURN_3 = tl.constexpr(6.28125), tl.constexpr(1.935005187988e-3), tl.constexpr(3.019915981956e-7)
 NORM_EPS = tl.constexpr(1e-5)
 
-# Where a row of q or k is read from: tensors after the norm, the raw projection of the current token, or the first with the second merged in.
+# Where a row of q or k is read from: tensors after the norm, the current token's raw projection, or the first with the second
+# merged in.
 NORMED, RAW, MERGED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
@@ -111,22 +116,26 @@ def weights(dt, trap, dt_next, trap_next):
 
 
 @triton.jit
-def tile_scalars(p_adt, p_dt, p_trap, first, left, i_h, H: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr):
-    """dt, c (the sum of a from the tile's start), gamma and w of a tile's tokens, all [tokens] fp32, from [tokens of all, H].
-
-    first: the tile's first token; left: tokens from there to the end of its sequence. Tokens past either end are inert: all 0.
-    """
+def tile_column(p, first, left, i_h, H: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr):
+    """A tile's tokens [tokens] out of fp32 [tokens of all, H]; first: the tile's first token; left: tokens from there to the
+    end of its sequence. 0 past either end."""
     t = tl.arange(0, tokens)
-    m = (t < C) & (t < left)
+    return tl.load(p + first * H + i_h + t * H, mask=(t < C) & (t < left), other=0.0)
+
+
+@triton.jit
+def tile_decay(p_adt, p_dt, p_trap, first, left, i_h, H: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr):
+    """c (the sum of a from the tile's start), gamma, w and dt of a tile's tokens, all [tokens]; blank tokens are inert."""
+    t = tl.arange(0, tokens)
     m_next = (t < C) & (t + 1 < left)
-    o = (first + t) * H + i_h
-    dt = tl.load(p_dt + o, mask=m, other=0.0)
-    trap = tl.load(p_trap + o, mask=m, other=0.0)
-    dt_next = tl.load(p_dt + o + H, mask=m_next, other=0.0)
-    trap_next = tl.load(p_trap + o + H, mask=m_next, other=0.0)
-    c = tl.cumsum(tl.load(p_adt + o, mask=m, other=0.0), 0)
+    dt = tile_column(p_dt, first, left, i_h, H, C, tokens)
+    trap = tile_column(p_trap, first, left, i_h, H, C, tokens)
+    p_dt, p_trap = p_dt + (first + 1) * H + i_h, p_trap + (first + 1) * H + i_h
+    dt_next = tl.load(p_dt + t * H, mask=m_next, other=0.0)
+    trap_next = tl.load(p_trap + t * H, mask=m_next, other=0.0)
+    c = tl.cumsum(tile_column(p_adt, first, left, i_h, H, C, tokens), 0)
     gamma, w = weights(dt, trap, dt_next, trap_next)
-    return dt, c, gamma, w
+    return c, gamma, w, dt
 
 
 @triton.jit
@@ -134,8 +143,8 @@ def tile_angles(p_angle, o_angle, s_angle, first, left, C: tl.constexpr, S: tl.c
     """Angle logits [tokens, S] fp32 of a tile's tokens; 0 past either end."""
     t = tl.arange(0, tokens)
     m = (t < C) & (t < left)
-    o = (first + t)[:, None] * s_angle + o_angle + tl.arange(0, S)[None, :]
-    return tl.load(p_angle + o, mask=m[:, None], other=0.0).to(tl.float32)
+    o = t[:, None] * s_angle + tl.arange(0, S)[None, :]
+    return tl.load(p_angle + first * s_angle + o_angle + o, mask=m[:, None], other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -157,20 +166,30 @@ def beside(a, b):
 
 
 @triton.jit
-def columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, cols, DT: tl.constexpr, SOURCE: tl.constexpr):
+def repeat(x, tokens: tl.constexpr):
+    """[R, n] of the ranks to one row per token and rank, [tokens * R, n]: every token's the same."""
+    wide = tl.broadcast_to(x[None, :, :], (tokens, x.shape[0], x.shape[1]))
+    return tl.reshape(wide, (tokens * x.shape[0], x.shape[1]))
+
+
+@triton.jit
+def columns(
+    p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, cols, DT: tl.constexpr, SOURCE: tl.constexpr
+):
     """Some columns of the rows of q or k, with the bias, fp32 [L, columns].
 
-    NORMED rows stand at p + o_row. RAW ones stand at p_raw + o_raw and are normed here, by scale [L] and the norm's weight, and rounded to
-    DT as they are when a tensor holds them. Rows outside of the masks are the bias alone.
+    NORMED rows stand at p + o_row [L]. RAW ones are of one token, at p_raw + o_raw [R], and are normed here, by scale [R] and the
+    norm's weight, and rounded to DT as they are when a tensor holds them. Rows outside of the masks [L] are the bias alone.
     """
     bias = tl.load(p_bias + o_bias[:, None] + cols[None, :]).to(tl.float32)
     if SOURCE == NORMED:
         return tl.load(p + o_row[:, None] + cols[None, :], mask=m_row[:, None], other=0.0).to(tl.float32) + bias
     else:
-        raw = tl.load(p_raw + o_raw[:, None] + cols[None, :], mask=m_raw[:, None], other=0.0).to(tl.float32)
-        new = (raw * scale[:, None] * tl.load(p_norm + cols).to(tl.float32)[None, :]).to(DT).to(tl.float32)
+        raw = tl.load(p_raw + o_raw[:, None] + cols[None, :]).to(tl.float32)
+        new = (raw * scale[:, None] * tl.load(p_norm + cols).to(tl.float32)[None, :]).to(DT)
+        new = repeat(new, o_bias.shape[0] // o_raw.shape[0]).to(tl.float32)
         if SOURCE == RAW:
-            return new + bias
+            return tl.where(m_raw[:, None], new, 0.0) + bias
         else:
             old = tl.load(p + o_row[:, None] + cols[None, :], mask=m_row[:, None], other=0.0).to(tl.float32)
             return tl.where(m_raw[:, None], new, old) + bias
@@ -179,32 +198,32 @@ def columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias,
 @triton.jit
 def turned_rows(
     p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, cos, sin,
-    N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr, DT: tl.constexpr, SOURCE: tl.constexpr,
+    N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr, DT: tl.constexpr, SOURCE: tl.constexpr, OUT: tl.constexpr,
 ):  # fmt: skip
-    """Rows of q or k with bias and rotation, fp32 [L, N]; cos and sin [L, S]. The rest as in `columns`."""
+    """Rows of q or k with bias and rotation, [L, N] in the dtype OUT; cos and sin [L, S]. The rest as in `columns`."""
     j = tl.arange(0, S)
     if HALF:
         a = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j, DT, SOURCE)
         b = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + N // 2, DT, SOURCE)
-        first, second = a * cos - b * sin, a * sin + b * cos
+        first, second = (a * cos - b * sin).to(OUT), (a * sin + b * cos).to(OUT)
         if 2 * S == N:
             return beside(first, second)
         else:
             a = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + S, DT, SOURCE)
             b = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + 3 * S, DT, SOURCE)
-            return beside(beside(first, a), beside(second, b))
+            return beside(beside(first, a.to(OUT)), beside(second, b.to(OUT)))
     else:
         wide = tl.arange(0, 2 * S)
         u = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, wide, DT, SOURCE)
         a, b = tl.split(tl.reshape(u, (u.shape[0], S, 2)))
-        u = tl.reshape(tl.join(a * cos - b * sin, a * sin + b * cos), (u.shape[0], 2 * S))
+        u = tl.reshape(tl.join((a * cos - b * sin).to(OUT), (a * sin + b * cos).to(OUT)), (u.shape[0], 2 * S))
         if 2 * S == N:
             return u
         else:
             rest = columns(
                 p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, wide + 2 * S, DT, SOURCE
             )
-            return beside(u, rest)
+            return beside(u, rest.to(OUT))
 
 
 @triton.jit
@@ -235,19 +254,18 @@ def carry(g, decay, added):
 
 @triton.jit
 def read_out(q, k, v, g, c, gamma, w, R: tl.constexpr, DT: tl.constexpr):
-    """y [L, P] fp32 of section 6: the state before the tile [P, N] in DT, and the tile's own tokens.
+    """y [L, P] fp32 of section 6: the state before the tile g [P, N], and the tile's own tokens; q, k [L, N] and g in DT.
 
     Row t of the scale holds exp(c_t - c_s) w_s for s < t, gamma_t for s = t and 0 for s > t, the same for all ranks.
     """
-    q = q.to(DT)
-    scores = tl.dot(q, tl.trans(k.to(DT)), input_precision="ieee")
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee")
     rows = tl.arange(0, q.shape[0]) // R
     before, now = rows[None, :] < rows[:, None], rows[None, :] == rows[:, None]
     c, gamma, w = spread(c, R), spread(gamma, R), spread(w, R)
     weight = tl.where(before, w[None, :], tl.where(now, gamma[None, :], 0.0))
     scores = scores * (tl.exp(tl.minimum(c[:, None] - c[None, :], 0.0)) * weight)
-    inside = tl.dot(scores.to(DT), v.to(DT), input_precision="ieee")
-    return inside + tl.dot(q, tl.trans(g), input_precision="ieee") * tl.exp(c)[:, None]
+    read = tl.dot(q, tl.trans(g), input_precision="ieee") * tl.exp(c)[:, None]
+    return tl.dot(scores.to(DT), v.to(DT), read, input_precision="ieee")
 
 
 @triton.jit
@@ -286,6 +304,13 @@ def output_rows(
 
 
 @triton.jit
-def row_scale(x, N: tl.constexpr):
-    """1 / rms of the rows of x [L, N] fp32."""
-    return tl.rsqrt(tl.sum(x * x, 1) / N + NORM_EPS)
+def row_scale(x, EPS: tl.constexpr):
+    """1 / rms of the rows of x [R, N] fp32."""
+    return tl.rsqrt(tl.sum(x * x, 1) / x.shape[1] + EPS)
+
+
+@triton.jit
+def token_scalars(dt, a, trap, dt_bias, HEAVY: tl.constexpr, FLOOR: tl.constexpr):
+    """adt, dt and the trapezoid logit of section 3 from the logits of the projection; fp32."""
+    dt = softplus(dt.to(tl.float32) + dt_bias)
+    return -tl.maximum(a_activation(a.to(tl.float32), HEAVY), FLOOR) * dt, dt, trap.to(tl.float32)

@@ -24,7 +24,19 @@ class Backend(NamedTuple):
     step: Callable[..., tuple[Tensor, State]]
 
 
-BACKENDS = {"reference": Backend(reference.scan, reference.step)}
+def _triton_scan(*args: Any, **settings: Any) -> tuple[Tensor, State | None]:
+    from .scan_forward import scan  # triton is loaded where it is used
+
+    return scan(*args, **settings)
+
+
+def _triton_step(*args: Any, **settings: Any) -> tuple[Tensor, State]:
+    from .recurrent import step
+
+    return step(*args, **settings)
+
+
+BACKENDS = {"reference": Backend(reference.scan, reference.step), "triton": Backend(_triton_scan, _triton_step)}
 
 
 def resolve(name: str) -> Backend:
@@ -152,10 +164,19 @@ def _single_rank(tokens: Tokens, weights: Weights, dim: int) -> tuple[Tokens, We
     )
 
 
-def linear_logprob(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def linear_logprob(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """Log-probability of given tokens and entropy, from hidden states and the head's weight; differentiable.
 
     hidden [T, D], weight [V, D], targets int [T] -> natural log-probability [T] and entropy in nats [T] of
-    softmax(hidden weight^T / temperature), in at least fp32.
+    softmax(hidden weight^T / temperature), in at least fp32. backend "reference" (also "auto") or "triton", which multiplies
+    in the dtype that hidden and weight share. Raises ValueError for another backend.
     """
+    if backend == "triton":
+        from .linear_logprob_triton import linear_logprob_triton  # only here: Triton exists on Linux alone
+
+        return linear_logprob_triton(hidden, weight, targets.long(), temperature)[:2]
+    if backend not in ("auto", "reference"):
+        raise ValueError(f"backend: {backend!r} came, one of auto, reference, triton wanted")
     return linear_logprob_reference(hidden, weight, targets, temperature)

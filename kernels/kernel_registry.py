@@ -13,7 +13,7 @@ from typing import Any
 
 from .launch_table import Launch
 
-MODULES = ("fixed_matmul", "linear_logprob_triton")
+MODULES = ("fixed_matmul", "row_norm", "swiglu", "linear_logprob_triton")
 POINTERS = {"fp32": "*fp32", "bf16": "*bf16"}
 
 

@@ -1,9 +1,10 @@
-"""Log-probability, entropy and log-sum-exp of hidden W^T, and sampling from it, without a tensor of all logits.
+"""Log-probability, entropy and log-sum-exp of hidden W^T in vocabulary tiles, and sampling from it.
 
 The vocabulary is cut into splits of TILES tiles of BN entries. One program takes BM rows through one split, tile after tile, with a
-running maximum, and leaves five numbers a row and split; a second kernel folds a row's splits. The learner, which knows the token,
-and decode, which draws it, run the same two compiled kernels and differ in a run-time flag: the log-probability has the same bits.
-The backward pass makes the logits again, a slice of the vocabulary at a time, and leaves the two products to torch.matmul.
+running maximum, and leaves four numbers a row and split; a second kernel folds a row's splits. The learner, which knows the token,
+and decode, which draws it, run the same two compiled kernels and differ in run-time flags: the log-probability has the same bits.
+Decode also stores its few rows of logits, [T, V] in fp32, for a third kernel that adds the noise; the learner never has such a
+tensor: its backward pass makes the logits again, a slice of the vocabulary at a time, and leaves the two products to torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .fixed_matmul import tile_product
 from .kernel_registry import POINTERS, Variant, announce
@@ -21,7 +23,10 @@ from .launch_table import Launch, lookup
 from .operands import architecture, check_like, check_product, dense, dtype_name
 from .tile_noise import tile_gumbel
 
-FIELDS = 5  # of a row and split: maximum, sum, spread, logit of the token, noisy logit of the drawn token
+FIELDS = 4  # of a row and split: maximum, sum, spread, logit of the token
+LEAST = tl.constexpr(-1e30)  # stands for -inf: differences of two of them, and 0 times them, are no NaN
+PIECE = 4096  # vocabulary entries that one program draws from
+DRAW_WARPS = 4
 FOLD_WARPS = 1  # of the kernel that folds one row's splits
 GRADIENTS_AT_ONCE = 1 << 26  # elements of [tokens, vocabulary] whose gradient may be live
 
@@ -36,93 +41,104 @@ class LinearLogprob(NamedTuple):
 
 @triton.jit
 def _scale_of(p_temperature, o_row, stride_temperature):
-    """1 / temperature of each row, 1 where it is 0 (greedy), and whether the row is greedy."""
+    """1 / temperature of rows, 1 where it is 0 (greedy)."""
     temperature = tl.load(p_temperature + o_row * stride_temperature)
-    m_greedy = temperature <= 0.0
-    return 1.0 / tl.where(m_greedy, 1.0, temperature), m_greedy
+    return 1.0 / tl.where(temperature > 0.0, temperature, 1.0)
 
 
-@triton.jit(do_not_specialize=["T", "stride_temperature", "drawing"])
+@triton.jit(do_not_specialize=["T", "stride_temperature", "storing"])
 def _split_kernel(
-    p_hidden, p_weight, p_targets, p_temperature, p_seed, p_keys, p_positions, p_part, p_part_token,
-    T, stride_temperature, drawing,
+    p_hidden, p_weight, p_targets, p_temperature, p_part, p_logits, T, stride_temperature, storing,
     D: tl.constexpr, V: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, TILES: tl.constexpr
 ):  # fmt: skip
     # Row blocks vary fastest: programs that read the same weight tile run together and find it in L2.
     row_blocks = tl.cdiv(T, BM)
-    i_split = tl.program_id(0) // row_blocks
-    o_row = tl.program_id(0) % row_blocks * BM + tl.arange(0, BM)
+    i_row, i_split = tl.program_id(0) % row_blocks, tl.program_id(0) // row_blocks
+    o_row = i_row * BM + tl.arange(0, BM)
     o_in = tl.minimum(o_row, T - 1)
-    b_scale, m_greedy = _scale_of(p_temperature, o_in, stride_temperature)
-    b_target = tl.load(p_targets + o_in).to(tl.int32)  # of the token so far, when drawing
-    b_key, b_position, seed = tl.load(p_keys + o_in), tl.load(p_positions + o_in), tl.load(p_seed)
-    b_max = tl.full((BM,), -1e30, tl.float32)  # finite, so that differences of two of them are no NaN
+    m_row = o_row < T
+    b_scale = _scale_of(p_temperature, o_in, stride_temperature)
+    b_target = tl.load(p_targets + o_in).to(tl.int32)
+    p_logits += i_row.to(tl.int64) * BM * V
+    b_max = tl.full((BM,), LEAST, tl.float32)
     b_sum = tl.zeros((BM,), tl.float32)  # of exp(x - max)
     b_spread = tl.zeros((BM,), tl.float32)  # of exp(x - max) (x - max): entropy = log sum - spread / sum
     b_picked = tl.zeros((BM,), tl.float32)
-    b_best = tl.full((BM,), -float("inf"), tl.float32)
     for i in range(TILES):
-        first = (i_split * TILES + i) * BN
-        o_col = first + tl.arange(0, BN)
+        o_col = (i_split * TILES + i) * BN + tl.arange(0, BN)
         b_x = tile_product(p_hidden, p_weight, o_in, tl.minimum(o_col, V - 1), D, BM, BN, BK) * b_scale[:, None]
-        m_col = o_col[None, :] < V
-        if drawing != 0:
-            b_noise = tl.where(m_greedy[:, None], 0.0, tile_gumbel(seed, b_key, b_position, first, BM, BN))
-            b_noisy = tl.where(m_col, b_x + b_noise, -float("inf"))
-            b_top = tl.max(b_noisy, 1)
-            b_first = tl.min(tl.where(b_noisy == b_top[:, None], o_col[None, :], V), 1)
-            m_better = b_top > b_best  # among equals the first entry of the vocabulary stays
-            b_best = tl.where(m_better, b_top, b_best)
-            b_target = tl.where(m_better, b_first, b_target)
-            b_picked = tl.where(m_better, 0.0, b_picked)
-        b_picked += tl.sum(tl.where((o_col[None, :] == b_target[:, None]) & m_col, b_x, 0.0), 1)
-        b_x = tl.where(m_col, b_x, -float("inf"))
+        if storing != 0:
+            m_x = m_row[:, None] & (o_col[None, :] < V)
+            tl.store(p_logits + tl.arange(0, BM)[:, None] * V + o_col[None, :], b_x, mask=m_x)
+        b_x = tl.where(o_col[None, :] < V, b_x, LEAST)
+        b_picked += tl.sum(tl.where(o_col[None, :] == b_target[:, None], b_x, 0.0), 1)
         b_new = tl.maximum(b_max, tl.max(b_x, 1))
-        b_shift = tl.where(m_col, b_x - b_new[:, None], 0.0)
-        b_exp = tl.where(m_col, tl.exp(b_shift), 0.0)
+        b_shift = b_x - b_new[:, None]
+        b_exp = tl.exp(b_shift)
         b_less = b_max - b_new
         b_decay = tl.exp(b_less)
         b_spread = b_decay * (b_spread + b_less * b_sum) + tl.sum(b_exp * b_shift, 1)
         b_sum = b_decay * b_sum + tl.sum(b_exp, 1)
         b_max = b_new
-    m_row = o_row < T
-    o_part = o_row.to(tl.int64) * tl.cdiv(V, BN * TILES) + i_split
-    n_part = T.to(tl.int64) * tl.cdiv(V, BN * TILES)
-    tl.store(p_part + o_part, b_max, mask=m_row)
-    tl.store(p_part + n_part + o_part, b_sum, mask=m_row)
-    tl.store(p_part + 2 * n_part + o_part, b_spread, mask=m_row)
-    tl.store(p_part + 3 * n_part + o_part, b_picked, mask=m_row)
-    tl.store(p_part + 4 * n_part + o_part, b_best, mask=m_row)
-    tl.store(p_part_token + o_part, b_target, mask=m_row)
+    SPLITS: tl.constexpr = (V + BN * TILES - 1) // (BN * TILES)
+    p_part += o_row.to(tl.int64) * SPLITS + i_split
+    n_part = T.to(tl.int64) * SPLITS
+    tl.store(p_part, b_max, mask=m_row)
+    tl.store(p_part + n_part, b_sum, mask=m_row)
+    tl.store(p_part + 2 * n_part, b_spread, mask=m_row)
+    tl.store(p_part + 3 * n_part, b_picked, mask=m_row)
+
+
+@triton.jit(do_not_specialize=["stride_temperature"])
+def _draw_kernel(
+    p_logits, p_temperature, p_seed, p_keys, p_positions, p_best, p_best_logit, p_best_token, stride_temperature,
+    V: tl.constexpr, PIECES: tl.constexpr, BV: tl.constexpr
+):  # fmt: skip
+    """The greatest noisy logit of one row's piece of BV vocabulary entries, the first among equals."""
+    i_row, i_piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    o_col = i_piece * BV + tl.arange(0, BV)
+    m_col = o_col < V
+    b_x = tl.load(p_logits + i_row * V + o_col, mask=m_col, other=-float("inf"))
+    noise = tile_gumbel(tl.load(p_seed), tl.load(p_keys + i_row), tl.load(p_positions + i_row), i_piece * BV, BV)
+    greedy = tl.load(p_temperature + i_row * stride_temperature) <= 0.0
+    b_noisy = tl.where(greedy, b_x, b_x + noise)
+    best = tl.max(b_noisy, 0)
+    token = tl.minimum(tl.min(tl.where(b_noisy == best, o_col, V), 0), V - 1)  # the bound is for logits that are NaN
+    tl.store(p_best + i_row * PIECES + i_piece, best)
+    tl.store(p_best_token + i_row * PIECES + i_piece, token)
+    tl.store(p_best_logit + i_row * PIECES + i_piece, tl.sum(tl.where(o_col == token, b_x, 0.0), 0))
 
 
 @triton.jit(do_not_specialize=["T", "drawing"])
 def _fold_kernel(
-    p_part, p_part_token, p_logprob, p_entropy, p_logsumexp, p_token, T, drawing,
-    SPLITS: tl.constexpr, BS: tl.constexpr
+    p_part, p_logprob, p_entropy, p_logsumexp, p_best, p_best_logit, p_best_token, p_token, T, drawing,
+    SPLITS: tl.constexpr, BS: tl.constexpr, PIECES: tl.constexpr, BP: tl.constexpr
 ):  # fmt: skip
+    """One row: its splits become its three results; when drawing, the best of its pieces becomes its token."""
     i_row = tl.program_id(0).to(tl.int64)
     o_split = tl.arange(0, BS)
     m_split = o_split < SPLITS
-    o_part = i_row * SPLITS + o_split
+    p_part += i_row * SPLITS + o_split
     n_part = T.to(tl.int64) * SPLITS
-    b_max = tl.load(p_part + o_part, mask=m_split, other=-1e30)
-    b_sum = tl.load(p_part + n_part + o_part, mask=m_split, other=0.0)
-    b_spread = tl.load(p_part + 2 * n_part + o_part, mask=m_split, other=0.0)
-    b_picked = tl.load(p_part + 3 * n_part + o_part, mask=m_split, other=0.0)
+    b_max = tl.load(p_part, mask=m_split, other=LEAST)
+    b_sum = tl.load(p_part + n_part, mask=m_split, other=0.0)
+    b_spread = tl.load(p_part + 2 * n_part, mask=m_split, other=0.0)
+    picked = tl.sum(tl.load(p_part + 3 * n_part, mask=m_split, other=0.0), 0)  # one of them is not 0
+    if drawing != 0:
+        o_piece = tl.arange(0, BP)
+        m_piece = o_piece < PIECES
+        b_best = tl.load(p_best + i_row * PIECES + o_piece, mask=m_piece, other=-float("inf"))
+        m_first = m_piece & (o_piece == tl.min(tl.where(b_best == tl.max(b_best, 0), o_piece, PIECES), 0))
+        b_token = tl.load(p_best_token + i_row * PIECES + o_piece, mask=m_first, other=0)
+        picked = tl.sum(tl.load(p_best_logit + i_row * PIECES + o_piece, mask=m_first, other=0.0), 0)
+        tl.store(p_token + i_row, tl.sum(b_token, 0).to(tl.int64))
     top = tl.max(b_max, 0)
     b_less = b_max - top
     b_decay = tl.exp(b_less)
     total = tl.sum(b_decay * b_sum, 0)
     spread = tl.sum(b_decay * (b_spread + b_less * b_sum), 0)
-    if drawing != 0:
-        b_best = tl.load(p_part + 4 * n_part + o_part, mask=m_split, other=-float("inf"))
-        b_token = tl.load(p_part_token + o_part, mask=m_split, other=0)
-        i_best = tl.argmax(b_best, 0)  # the first among equals
-        tl.store(p_token + i_row, tl.sum(tl.where(o_split == i_best, b_token, 0), 0).to(tl.int64))
-        b_picked = tl.where(o_split == i_best, b_picked, 0.0)
     log_total = tl.log(total)
-    tl.store(p_logprob + i_row, (tl.sum(b_picked, 0) - top) - log_total)
+    tl.store(p_logprob + i_row, (picked - top) - log_total)
     tl.store(p_entropy + i_row, log_total - spread / total)
     tl.store(p_logsumexp + i_row, top + log_total)
 
@@ -140,7 +156,7 @@ def _gradient_kernel(
     o_in = tl.minimum(o_row, T - 1)
     o_out = tl.program_id(0) // row_blocks * BN + tl.arange(0, BN)
     o_col = first + tl.minimum(o_out, width - 1)
-    b_scale, _ = _scale_of(p_temperature, o_in, stride_temperature)
+    b_scale = _scale_of(p_temperature, o_in, stride_temperature)
     b_x = tile_product(p_hidden, p_weight, o_in, o_col, D, BM, BN, BK) * b_scale[:, None]
     b_log = b_x - tl.load(p_logsumexp + o_in)[:, None]
     b_p = tl.exp(b_log)
@@ -171,28 +187,37 @@ def _row(direction: str, hidden: Tensor, weight: Tensor) -> Launch:
 def _forward(
     hidden: Tensor, weight: Tensor, temperature: Tensor, targets: Tensor | None, draw: _Draw | None
 ) -> tuple[LinearLogprob, Tensor]:
-    """Both kernels, for given targets or for tokens drawn now; exactly one of targets and draw is given."""
+    """For given targets or for tokens drawn now; exactly one of targets and draw is given."""
     (T, D), V = hidden.shape, weight.shape[0]
     out = LinearLogprob(*(hidden.new_empty(T, dtype=torch.float32) for _ in range(3)))
     tokens = torch.empty(T, dtype=torch.int64, device=hidden.device)
     if T == 0:
         return out, tokens
     row = _row("forward", hidden, weight)
-    splits = triton.cdiv(V, row.blocks["BN"] * row.blocks["TILES"])
+    splits, pieces = _splits(row, V), triton.cdiv(V, PIECE)
     part = hidden.new_empty((FIELDS, T, splits), dtype=torch.float32)
-    part_token = torch.empty((T, splits), dtype=torch.int32, device=hidden.device)
-    # The flag says which of these are used; the others only give the compiled kernel arguments of the same types.
-    named = tokens if targets is None else targets
-    seed, keys, positions = (named, named, named) if draw is None else draw
+    drawing = int(draw is not None)
+    logits = hidden.new_empty((T, V) if drawing else 1, dtype=torch.float32)
+    # In a decode call the split kernel picks the logits of whatever lies in `tokens`; they are not used.
     _split_kernel[(triton.cdiv(T, row.blocks["BM"]) * splits,)](
-        hidden, weight, named, temperature, seed, keys, positions, part, part_token,
-        T, temperature.stride(0), int(draw is not None), D, V, **row.blocks, **row.options,
+        hidden, weight, tokens if targets is None else targets, temperature, part, logits,
+        T, temperature.stride(0), drawing, D, V, **row.blocks, **row.options,
     )  # fmt: skip
+    found = (T, pieces) if drawing else (1,)
+    best = [hidden.new_empty(found, dtype=dtype) for dtype in (torch.float32, torch.float32, torch.int32)]
+    if draw is not None:
+        _draw_kernel[(T, pieces)](
+            logits, temperature, *draw, *best, temperature.stride(0), V, pieces, PIECE, num_warps=DRAW_WARPS
+        )
     _fold_kernel[(T,)](
-        part, part_token, *out, tokens, T, int(draw is not None),
-        splits, triton.next_power_of_2(splits), num_warps=FOLD_WARPS,
+        part, *out, *best, tokens, T, drawing,
+        splits, triton.next_power_of_2(splits), pieces, triton.next_power_of_2(pieces), num_warps=FOLD_WARPS,
     )  # fmt: skip
     return out, tokens
+
+
+def _splits(row: Launch, V: int) -> int:
+    return triton.cdiv(V, row.blocks["BN"] * row.blocks["TILES"])
 
 
 def _gradients(
@@ -212,17 +237,18 @@ def _gradients(
             hidden, weight, *row_inputs, g, T, stride, first, width, D, **row.blocks, **row.options
         )
         if g_hidden is not None:
-            g_hidden = _add_product(g_hidden, g, weight[first : first + width])
+            _add_product(g_hidden, g, weight[first : first + width])
         if g_weight is not None:
             torch.mm(g.t(), hidden, out=g_weight[first : first + width])
     return None if g_hidden is None else g_hidden.to(hidden.dtype), g_weight
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """total + a b with an fp32 total."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b with an fp32 total."""
     if a.dtype == torch.float32:
-        return total.addmm_(a, b)
-    return torch.addmm(total, a, b, out_dtype=torch.float32)
+        total.addmm_(a, b)
+    else:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
 
 
 class _LinearLogprob(torch.autograd.Function):
@@ -233,6 +259,7 @@ class _LinearLogprob(torch.autograd.Function):
         return tuple(out)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden, weight, targets, temperature, logsumexp, entropy = ctx.saved_tensors
         if hidden.shape[0] == 0:
@@ -269,13 +296,15 @@ def linear_logprob_triton(
     hidden [T, D] and weight [V, D], both fp32 or both bf16; targets int64 [T] in 0 .. V - 1 (checked where they lie in host
     memory); temperature a number > 0, or fp32 [1] or [T] on the device, 0 there standing for 1 as in `sample_logprob_triton`.
     A row's three numbers depend on its own hidden, target and temperature and on weight alone. Live memory beyond the results:
-    5 fp32 numbers a row and split in the forward pass, GRADIENTS_AT_ONCE elements in the backward pass.
+    4 fp32 numbers a row and split in the forward pass; GRADIENTS_AT_ONCE elements and d hidden in fp32 in the backward pass.
     Raises ValueError for a wrong argument, by name.
     """
     _check(hidden, weight)
     check_like("targets", targets, (hidden.shape[0],), hidden, (torch.int64,))
     if not targets.is_cuda and targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < weight.shape[0]:
-        raise ValueError(f"targets: {int(targets.min())} .. {int(targets.max())} came, 0 .. {weight.shape[0] - 1} wanted")
+        raise ValueError(
+            f"targets: {int(targets.min())} .. {int(targets.max())} came, 0 .. {weight.shape[0] - 1} wanted"
+        )
     scale = _temperatures(temperature, hidden, greedy=False)
     return LinearLogprob(*_LinearLogprob.apply(dense(hidden), dense(weight), dense(targets), scale))
 
@@ -288,8 +317,9 @@ def sample_logprob_triton(
 
     hidden [T, D], weight [V, D] as in `linear_logprob_triton`, whose logprob of the drawn token has the same bits.
     seed int64 [1]; keys int64 [T], the bits of the unsigned sequence keys; positions int64 [T]; temperature a number, or fp32
-    [1] or [T] on the device, 0 for greedy (the first of equal logits; its logprob is that at temperature 1). Nothing waits
-    for the device, so that a call can be captured in a CUDA graph and replayed with other contents of these tensors.
+    [1] or [T] on the device, 0 for greedy (the first of equal logits; its logprob is that at temperature 1). Live memory: the
+    logits, fp32 [T, V]. Nothing waits for the device: with a temperature tensor a call can be captured in a CUDA graph and
+    replayed with other contents of its tensors.
     Raises ValueError for a wrong argument, by name.
     """
     _check(hidden, weight)
@@ -304,19 +334,23 @@ def sample_logprob_triton(
 
 def _variants(row: Launch) -> list[Variant]:
     pointer, (D, V) = POINTERS[row.dtype], (row.shape["D"], row.shape["V"])
-    vectors, numbers = "p_temperature p_logsumexp p_entropy", "T stride_temperature drawing first width"
-    types = dict.fromkeys(("p_hidden", "p_weight", "p_out"), pointer)
-    types |= dict.fromkeys(vectors.split(), "*fp32") | dict.fromkeys(numbers.split(), "i32")
-    types |= dict.fromkeys(("p_g_logprob", "p_g_entropy", "p_g_logsumexp", "p_part", "p_logprob"), "*fp32")
-    types |= dict.fromkeys(("p_targets", "p_seed", "p_keys", "p_positions", "p_token"), "*i64") | {"p_part_token": "*i32"}
-    free, mma = tuple(numbers.split()), row.dtype == "bf16"
+    numbers = ("T", "stride_temperature", "storing", "drawing", "first", "width")
+    of_rows = ("temperature", "logprob", "entropy", "logsumexp", "g_logprob", "g_entropy", "g_logsumexp")
+    wide = (*of_rows, "part", "logits", "best", "best_logit")
+    types = {f"p_{name}": pointer for name in ("hidden", "weight", "out")} | {f"p_{name}": "*fp32" for name in wide}
+    types |= {f"p_{name}": "*i64" for name in ("targets", "seed", "keys", "positions", "token")}
+    types |= {"p_best_token": "*i32"} | dict.fromkeys(numbers, "i32")
+    mma = row.dtype == "bf16"
     if row.direction == "backward":
-        return [Variant("logprob gradient", _gradient_kernel, types, {"D": D, **row.blocks}, free, mma)]
-    splits = triton.cdiv(V, row.blocks["BN"] * row.blocks["TILES"])
+        return [Variant("logprob gradient", _gradient_kernel, types, {"D": D, **row.blocks}, numbers, mma)]
+    splits, pieces = _splits(row, V), triton.cdiv(V, PIECE)
     fold = {"SPLITS": splits, "BS": triton.next_power_of_2(splits)}
+    fold |= {"PIECES": pieces, "BP": triton.next_power_of_2(pieces)}
+    draw = {"V": V, "PIECES": pieces, "BV": PIECE}
     return [
-        Variant("logprob splits", _split_kernel, types, {"D": D, "V": V, **row.blocks}, free, mma),
-        Variant("logprob fold", _fold_kernel, types, fold, free, warps=FOLD_WARPS),
+        Variant("logprob splits", _split_kernel, types, {"D": D, "V": V, **row.blocks}, numbers, mma),
+        Variant("logprob draw", _draw_kernel, types, draw, numbers, warps=DRAW_WARPS),
+        Variant("logprob fold", _fold_kernel, types, fold, numbers, warps=FOLD_WARPS),
     ]
 
 

@@ -17,7 +17,9 @@ def architecture(name: str, x: Tensor) -> str:
         return f"sm_{major}{minor}"
     if x.device.type == "cpu" and triton.knobs.runtime.interpret:
         return "cpu"
-    raise ValueError(f"{name}: device {x.device} came, a CUDA device wanted (or TRITON_INTERPRET=1, for tests on a CPU)")
+    raise ValueError(
+        f"{name}: device {x.device} came, a CUDA device wanted (or TRITON_INTERPRET=1, for tests on a CPU)"
+    )
 
 
 def dtype_name(name: str, x: Tensor) -> str:
@@ -39,7 +41,7 @@ def check_like(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, dtype
 
 def check_product(x_name: str, x: Tensor, w_name: str, w: Tensor) -> None:
     """Raise ValueError unless x [..., K] and w [N, K] can be multiplied as they are."""
-    if x.ndim < 1 or x.numel() == 0 and x.shape[-1:] == (0,):
+    if x.ndim < 1 or x.shape[-1] == 0:
         raise ValueError(f"{x_name}: shape {list(x.shape)} came, [..., K] with K >= 1 wanted")
     dtype_name(x_name, x)
     if w.ndim != 2 or w.shape[1] != x.shape[-1] or w.shape[0] == 0:

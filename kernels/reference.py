@@ -1,6 +1,6 @@
 """The Mamba-3 scan and step in plain torch, fp32 or fp64, differentiable: the specification in code.
 
-Section numbers refer to the specification of the layer. The scan is the chunked form of section 6, all tiles at once;
+Section numbers are those of docs/mamba3.md. The scan is the chunked form of section 6, all tiles at once;
 the step is the recurrence of section 4 for one token. Shapes: B batch, T tokens, H heads, G groups, N state, P head
 width, R ranks, S angles, n sequences, M tiles of C tokens. Without MIMO R = 1 and mimo_x = mimo_z = mimo_o = 1.
 """

@@ -1,4 +1,6 @@
-"""What every kernel and launch-table row needs on a GPU, from compiling it where there is none: `python -m mimosa.kernels.resource_report`.
+"""What every kernel and launch-table row needs on a GPU, found by compiling it where there is none.
+
+`python -m mimosa.kernels.resource_report` prints the table and exits with 1 where a row is at fault.
 
 Registers and stack come from the cubin's resource usage, spills from the local-memory instructions in its machine code, shared
 memory from the compiler. A row fails that spills, has a stack, wants more shared memory than a block may have, or does not put its
@@ -21,10 +23,19 @@ from typing import Any
 from .kernel_registry import Variant, announced
 from .launch_table import Launch, rows
 
-SHARED_LIMIT = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 103: 232_448, 120: 101_376}  # bytes a block
+SHARED_LIMIT = {
+    80: 166_912,
+    86: 101_376,
+    89: 101_376,
+    90: 232_448,
+    100: 232_448,
+    103: 232_448,
+    120: 101_376,
+}  # bytes a block
 TARGETS = (90, 100)
 MMA = ("HGMMA", "UTCHMMA", "HMMA")  # tensor-core instructions of sm_90, sm_100 and before
 TOOL_SECONDS = 120
+LINE = "{:<26} {:<6} {:<5} {:<28} {:>4} {:>5} {:>5} {:>7} {:>4}"
 
 
 @dataclass(frozen=True)
@@ -128,20 +139,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", action="append", choices=("fp32", "bf16"))
     chosen = parser.parse_args(arguments)
     failed = seen = 0
-    print(f"{'kernel':<26} {'target':<6} {'dtype':<5} {'shape':<28} {'regs':>4} {'stack':>5} {'spill':>5} {'shared':>7} {'mma':>4}")
+    print(LINE.format("kernel", "target", "dtype", "shape", "regs", "stack", "spill", "shared", "mma"))
     for r in report(chosen.target or TARGETS, chosen.kernels, chosen.dtype or ()):
+        numbers = (r.registers, r.stack, r.spills, r.shared, r.mma)
         verdict = "  <- " + ", ".join(r.faults) if r.faults else ""
-        print(
-            f"{r.label:<26} sm_{r.target:<3} {r.dtype:<5} {r.shape:<28} {r.registers:>4} {r.stack:>5} {r.spills:>5}"
-            f" {r.shared:>7} {r.mma:>4}{verdict}",
-            flush=True,
-        )
+        print(LINE.format(r.label, f"sm_{r.target}", r.dtype, r.shape, *numbers) + verdict, flush=True)
         seen, failed = seen + 1, failed + bool(r.faults)
     print(f"{seen} variants, {failed} at fault")
     return 1 if failed or not seen else 0
 
 
 if __name__ == "__main__":
-    if os.environ.pop("TRITON_INTERPRET", None):  # read when a kernel is defined, which happens below
-        pass
+    # Triton reads both when a kernel is defined or compiled, which happens in main. The second one's default changes in 3.10.
+    os.environ.pop("TRITON_INTERPRET", None)
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     sys.exit(main())

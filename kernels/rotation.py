@@ -1,4 +1,4 @@
-"""The data-dependent rotation of queries and keys (SPEC section 3)."""
+"""The data-dependent rotation of queries and keys (SPEC section 3; SPEC is docs/mamba3.md)."""
 
 from __future__ import annotations
 

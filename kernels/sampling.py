@@ -54,7 +54,9 @@ def gumbel_noise(seed: int, sequences: np.ndarray, positions: np.ndarray, vocab:
     words = philox(list(grid), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
     bits = np.stack(words, axis=-1).reshape(len(positions), 4 * blocks)[:, :vocab]
     uniform = ((bits >> np.uint64(8)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-24)
-    uniform = np.minimum(uniform, np.float32(1 - 2.0**-24))  # the largest word would round to 1, and its noise be infinite
+    uniform = np.minimum(
+        uniform, np.float32(1 - 2.0**-24)
+    )  # the largest word would round to 1, and its noise be infinite
     return -np.log(-np.log(uniform))
 
 

@@ -1,8 +1,9 @@
 """The scan forward in Triton, tile by tile: section 6 of the layer's specification.
 
-Five launches: the angle that each tile adds, per (tile, head); the angles at the tiles' starts, in order, modulo 2 pi; what each tile adds
-to the state, per (tile, head); the states at the tiles' starts, one multiply-add a chunk, in order; the output rows, per (tile, head).
-What a tile computes stands in chunk_tile.py, which the decode shares. Rotated q and k never leave the registers.
+Five launches: the scalars of each tile's tokens and the angle that it adds, per (tile, head); the angles at the tiles' starts, in
+order, modulo 2 pi; what each tile adds to the state, per (tile, head); the states at the tiles' starts, one multiply-add a chunk, in
+order; the output rows, per (tile, head). What a tile computes stands in chunk_tile.py, which the decode shares. Rotated q and k never
+leave the registers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .chunk_tile import (
     reduce_angle,
     spread,
     tile_angles,
-    tile_scalars,
+    tile_decay,
     turned_rows,
     turns,
     values,
@@ -40,15 +41,20 @@ STATE_BLOCK = 32  # rows of P that one program of the pass over the states carri
 
 
 @triton.jit
-def tile_turn_kernel(
-    p_dt, p_angle, p_tiles, p_turn, s_angle, s_angle_head,
+def scalars_kernel(
+    p_adt, p_dt, p_trap, p_angle, p_tiles, p_scalars, p_turn, s_angle_head, s_angle: tl.constexpr,
     H: tl.constexpr, S: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr,
 ):  # fmt: skip
-    """The angle that a tile adds: p_turn fp32 [tiles, H, S]. Grid (tiles, H)."""
+    """c, gamma, w and dt of a tile's tokens, p_scalars fp32 [tiles, H, 4, tokens], and the angle that the tile adds, p_turn fp32
+    [tiles, H, S]. Grid (tiles, H)."""
     i_tile, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first, left = tl.load(p_tiles + 2 * i_tile).to(tl.int64), tl.load(p_tiles + 2 * i_tile + 1)
-    t = tl.arange(0, tokens)
-    dt = tl.load(p_dt + (first + t) * H + i_h, mask=(t < C) & (t < left), other=0.0)
+    c, gamma, w, dt = tile_decay(p_adt, p_dt, p_trap, first, left, i_h, H, C, tokens)
+    p_own = p_scalars + (i_tile * H + i_h) * 4 * tokens + tl.arange(0, tokens)
+    tl.store(p_own, c)
+    tl.store(p_own + tokens, gamma)
+    tl.store(p_own + 2 * tokens, w)
+    tl.store(p_own + 3 * tokens, dt)
     angle = tile_angles(p_angle, i_h * s_angle_head, s_angle, first, left, C, S, tokens)
     tl.store(p_turn + (i_tile * H + i_h) * S + tl.arange(0, S), last_row(turns(angle, dt), tokens))
 
@@ -74,8 +80,8 @@ def angle_pass_kernel(
 
 @triton.jit
 def increment_kernel(
-    p_k, p_v, p_adt, p_dt, p_trap, p_angle, p_bias, p_mimo, p_theta, p_tiles, p_added, p_decay, p_last,
-    s_k, s_v, s_angle, s_angle_head,
+    p_k, p_v, p_scalars, p_angle, p_bias, p_mimo, p_theta, p_tiles, p_added, p_decay, p_last,
+    s_k, s_v, s_angle_head, s_angle: tl.constexpr,
     H: tl.constexpr, G: tl.constexpr, R: tl.constexpr, N: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     C: tl.constexpr, L: tl.constexpr, HALF: tl.constexpr, MIMO: tl.constexpr, DT: tl.constexpr,
 ):  # fmt: skip
@@ -83,23 +89,44 @@ def increment_kernel(
     token, p_last fp32 [tiles, R, H, N]. Grid (tiles, H)."""
     i_tile, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first, left = tl.load(p_tiles + 2 * i_tile).to(tl.int64), tl.load(p_tiles + 2 * i_tile + 1)
-    dt, c, gamma, w = tile_scalars(p_adt, p_dt, p_trap, first, left, i_h, H, C, L // R)
-    angle = tile_angles(p_angle, i_h * s_angle_head, s_angle, first, left, C, S, L // R)
     o_head = i_tile * H + i_h
+    p_own = p_scalars + o_head * 4 * (L // R) + tl.arange(0, L // R)
+    dt = tl.load(p_own + 3 * (L // R))
+    angle = tile_angles(p_angle, i_h * s_angle_head, s_angle, first, left, C, S, L // R)
     theta = tl.load(p_theta + o_head * S + tl.arange(0, S))[None, :] + turns(angle, dt)
     cos, sin = cos_sin(theta)
     cos, sin = spread(cos, R), spread(sin, R)
     t, rank = tl.arange(0, L) // R, tl.arange(0, L) % R
     m = (t < C) & (t < left)
     n, x = tl.arange(0, N), tl.arange(0, P)
-    o_row = (first + t) * s_k + rank * G * N + i_h // (H // G) * N
+    o_row = t * s_k + rank * G * N + i_h // (H // G) * N
+    p_k, p_v = p_k + first * s_k, p_v + first * s_v + i_h * P
     k = turned_rows(
-        p_k, o_row, m, p_k, o_row, m, o_row, p_k, p_bias, (i_h * R + rank) * N, cos, sin, N, S, HALF, DT, NORMED
+        p_k,
+        o_row,
+        m,
+        p_k,
+        o_row,
+        m,
+        o_row,
+        p_k,
+        p_bias,
+        (i_h * R + rank) * N,
+        cos,
+        sin,
+        N,
+        S,
+        HALF,
+        DT,
+        NORMED,
+        tl.float32,
     )
     last = t == tl.minimum(left, C) - 1
     tl.store(p_last + ((i_tile * R + rank) * H + i_h)[:, None] * N + n[None, :], k, mask=last[:, None])
-    v = tl.load(p_v + ((first + t) * s_v + i_h * P)[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
+    v = tl.load(p_v + (t * s_v)[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
     v = values(v, p_mimo, ((i_h * R + rank) * P)[:, None] + x[None, :], MIMO)
+    tl.debug_barrier()
+    c, w = tl.load(p_own), tl.load(p_own + 2 * (L // R))
     added, decay = increment(k, v, c, w, R, DT)
     tl.store(p_added + o_head * P * N + x[:, None] * N + n[None, :], added)
     tl.store(p_decay + o_head, decay)
@@ -136,18 +163,19 @@ def state_pass_kernel(
 
 @triton.jit
 def output_kernel(
-    p_q, p_k, p_v, p_z, p_adt, p_dt, p_trap, p_angle, p_q_bias, p_k_bias, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm,
+    p_q, p_k, p_v, p_z, p_scalars, p_angle, p_q_bias, p_k_bias, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm,
     p_theta, p_g, p_tiles, p_out,
-    s_q, s_k, s_v, s_z, s_angle, s_angle_head,
+    s_q, s_k, s_v, s_z, s_angle_head, s_angle: tl.constexpr,
     H: tl.constexpr, G: tl.constexpr, R: tl.constexpr, N: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     C: tl.constexpr, L: tl.constexpr, HALF: tl.constexpr, MIMO: tl.constexpr, NORM: tl.constexpr, DT: tl.constexpr,
 ):  # fmt: skip
     """The output rows of a tile, p_out [tokens of all, H, P]. Grid (tiles, H)."""
     i_tile, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     first, left = tl.load(p_tiles + 2 * i_tile).to(tl.int64), tl.load(p_tiles + 2 * i_tile + 1)
-    dt, c, gamma, w = tile_scalars(p_adt, p_dt, p_trap, first, left, i_h, H, C, L // R)
-    angle = tile_angles(p_angle, i_h * s_angle_head, s_angle, first, left, C, S, L // R)
     o_head = i_tile * H + i_h
+    p_own = p_scalars + o_head * 4 * (L // R) + tl.arange(0, L // R)
+    dt = tl.load(p_own + 3 * (L // R))
+    angle = tile_angles(p_angle, i_h * s_angle_head, s_angle, first, left, C, S, L // R)
     theta = tl.load(p_theta + o_head * S + tl.arange(0, S))[None, :] + turns(angle, dt)
     cos, sin = cos_sin(theta)
     cos, sin = spread(cos, R), spread(sin, R)
@@ -155,21 +183,30 @@ def output_kernel(
     m = (t < C) & (t < left)
     n, x = tl.arange(0, N), tl.arange(0, P)
     o_group, o_bias = rank * G * N + i_h // (H // G) * N, (i_h * R + rank) * N
-    o_k, o_q = (first + t) * s_k + o_group, (first + t) * s_q + o_group
-    k = turned_rows(p_k, o_k, m, p_k, o_k, m, o_k, p_k, p_k_bias, o_bias, cos, sin, N, S, HALF, DT, NORMED)
-    q = turned_rows(p_q, o_q, m, p_q, o_q, m, o_q, p_q, p_q_bias, o_bias, cos, sin, N, S, HALF, DT, NORMED)
-    o_v, o_z = (first + t) * s_v + i_h * P, (first + t) * s_z + i_h * P
+    o_k, o_q = t * s_k + o_group, t * s_q + o_group
+    p_q, p_k = p_q + first * s_q, p_k + first * s_k
+    p_v, p_z = p_v + first * s_v + i_h * P, p_z + first * s_z + i_h * P
+    k = turned_rows(p_k, o_k, m, p_k, o_k, m, o_k, p_k, p_k_bias, o_bias, cos, sin, N, S, HALF, DT, NORMED, DT)
+    tl.debug_barrier()
+    q = turned_rows(p_q, o_q, m, p_q, o_q, m, o_q, p_q, p_q_bias, o_bias, cos, sin, N, S, HALF, DT, NORMED, DT)
     o_mimo = ((i_h * R + rank) * P)[:, None] + x[None, :]
-    v = tl.load(p_v + o_v[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
+    v = tl.load(p_v + (t * s_v)[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
     v = values(v, p_mimo_x, o_mimo, MIMO)
+    tl.debug_barrier()
     g = tl.load(p_g + o_head * P * N + x[:, None] * N + n[None, :])
+    c, gamma, w = tl.load(p_own), tl.load(p_own + L // R), tl.load(p_own + 2 * (L // R))
     y = read_out(q, k, v, g, c, gamma, w, R, DT)
-    z = tl.load(p_z + o_z[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
+    tl.debug_barrier()
+    z = tl.load(p_z + (t * s_z)[:, None] + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
     d = tl.load(p_d + i_h).to(tl.float32)
     out = output_rows(y, v, z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM)
     tokens = tl.arange(0, L // R)
-    o_out = ((first + tokens) * H + i_h)[:, None] * P + x[None, :]
-    tl.store(p_out + o_out, out.to(p_out.dtype.element_ty), mask=((tokens < C) & (tokens < left))[:, None])
+    o_out = (tokens * H)[:, None] * P + x[None, :]
+    tl.store(
+        p_out + (first * H + i_h) * P + o_out,
+        out.to(p_out.dtype.element_ty),
+        mask=((tokens < C) & (tokens < left))[:, None],
+    )
 
 
 class Start(NamedTuple):
@@ -217,7 +254,10 @@ def run_tiles(
     dtype, device = tokens.v.dtype, tokens.v.device
     C, L = table.size, block_rows(table.size, s.R)
     check_tile(s, C, dtype, device)
-    q, k, v, z, angles = (token_rows(x) for x in (tokens.q, tokens.k, tokens.v, tokens.z, tokens.angles))
+    q, k, v, z = (token_rows(x) for x in (tokens.q, tokens.k, tokens.v, tokens.z))
+    angles = tokens.angles.flatten(
+        0, 1
+    ).contiguous()  # aligned as a ring's are: loads lay out what is summed over the tokens
     adt, dt, trap = (head_scalars(x) for x in (tokens.adt, tokens.dt, tokens.trap))
     q_bias, k_bias, D, mimo_x, mimo_z, mimo_o, norm = (x if x is None else x.contiguous() for x in weights)
     tiles, n = len(table.tiles), len(table.sequences)
@@ -230,8 +270,22 @@ def run_tiles(
         return torch.empty(shape, dtype=dtype, device=device)
 
     turn, theta, theta_end = empty(tiles, s.H, s.S), empty(tiles, s.H, s.S), empty(n, s.H, s.S)
-    tile_turn_kernel[(tiles, s.H)](
-        dt, angles, table.tiles, turn, s_angle, s_angle_head, H=s.H, S=s.S, C=C, tokens=L // s.R, **pinned
+    scalars = empty(tiles, s.H, 4, L // s.R)
+    scalars_kernel[(tiles, s.H)](
+        adt,
+        dt,
+        trap,
+        angles,
+        table.tiles,
+        scalars,
+        turn,
+        s_angle_head,
+        s_angle,
+        H=s.H,
+        S=s.S,
+        C=C,
+        tokens=L // s.R,
+        **pinned,
     )
     theta_start, g_start = (turn, turn) if start is None else start
     angle_pass_kernel[(n, s.H)](
@@ -240,8 +294,8 @@ def run_tiles(
     )  # fmt: skip
     g, decay, k_last = empty(tiles, s.H, s.P, s.N), empty(tiles, s.H), empty(tiles, s.R, s.H, s.N)
     increment_kernel[(tiles, s.H)](
-        k, v, adt, dt, trap, angles, k_bias, mimo_x, theta, table.tiles, g, decay, k_last,
-        k.stride(0), v.stride(0), s_angle, s_angle_head, **shape, **pinned,
+        k, v, scalars, angles, k_bias, mimo_x, theta, table.tiles, g, decay, k_last,
+        k.stride(0), v.stride(0), s_angle_head, s_angle, **shape, **pinned,
     )  # fmt: skip
     h_end = empty(n, s.H, s.P, s.N)
     copy = dtype != torch.float32
@@ -253,10 +307,62 @@ def run_tiles(
     )  # fmt: skip
     out = empty(len(v), s.H, s.P, dtype=dtype)
     output_kernel[(tiles, s.H)](
-        q, k, v, z, adt, dt, trap, angles, q_bias, k_bias, D, mimo_x, mimo_z, mimo_o, norm, theta, read, table.tiles, out,
-        q.stride(0), k.stride(0), v.stride(0), z.stride(0), s_angle, s_angle_head, **shape, NORM=norm is not None, **pinned,
+        q, k, v, z, scalars, angles, q_bias, k_bias, D, mimo_x, mimo_z, mimo_o, norm, theta, read, table.tiles, out,
+        q.stride(0), k.stride(0), v.stride(0), z.stride(0), s_angle_head, s_angle, **shape, NORM=norm is not None, **pinned,
     )  # fmt: skip
     return Run(out, theta, g, theta_end, h_end, k_last.index_select(0, table.last_tile))
+
+
+def entry(tokens: Tokens, weights: Weights, table: TileTable, initial: State) -> Start:
+    """The start after a 4-tuple state: g_0 = h + sigma_0 sum_r v[r] (x) k[r], sigma_0 from the sequence's first token."""
+    first = table.tiles[table.sequences[:, 0].long(), 0].long()
+    dt, trap = head_scalars(tokens.dt)[first], head_scalars(tokens.trap)[first]
+    v = initial.v.float().unsqueeze(2)
+    v = v if weights.mimo_x is None else v * weights.mimo_x.float()
+    v = v * (dt * torch.sigmoid(-trap))[..., None, None]
+    g = initial.h.float() + v.mT @ initial.k.float().transpose(1, 2)
+    return Start(initial.theta.float().contiguous(), g.contiguous())
+
+
+class _Scan(torch.autograd.Function):
+    """The scan with its gradient. Beside its arguments it saves, per tile and head, 4 (S + P N) bytes: the angle and the fp32
+    state before the tile. At N = 128, P = 64, S = 32 that is 514 bytes per token and head with 64 tokens a tile (SISO) and
+    2056 with 16 (MIMO, R = 4), and nothing else per head and token.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, settings: dict[str, Any], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        tokens, weights, initial = _named(tensors)
+        table = _table(tokens, settings["cu_seqlens"], settings["chunk_size"])
+        start = None if initial is None else entry(tokens, weights, table, initial)
+        run = run_tiles(tokens, weights, settings["pairing"], table, start, keep=any(ctx.needs_input_grad))
+        if any(ctx.needs_input_grad):
+            ctx.settings = settings
+            ctx.save_for_backward(*tensors, run.theta, run.g)
+        v_end = tokens.v.flatten(0, 1).index_select(0, table.last).float()
+        return run.out.view(tokens.v.shape), run.theta_end, run.h_end, run.k_end, v_end
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        from .scan_backward import scan_backward
+
+        *tensors, theta, g = ctx.saved_tensors
+        tokens, weights, initial = _named(tensors)
+        d_tokens, d_weights, d_state = scan_backward(
+            tokens, weights, **ctx.settings, initial_state=initial, boundary_theta=theta, boundary_g=g, dout=grads[0],
+            dstate=State(*grads[1:]),
+        )  # fmt: skip
+        return (None, *d_tokens, *d_weights, *(d_state or (None,) * 4))
+
+
+def _named(tensors: Any) -> tuple[Tokens, Weights, State | None]:
+    return Tokens(*tensors[:8]), Weights(*tensors[8:15]), None if tensors[15] is None else State(*tensors[15:])
+
+
+def _table(tokens: Tokens, cu_seqlens: Tensor | None, size: int) -> TileTable:
+    B, T = tokens.v.shape[:2]
+    offsets = tuple(range(0, B * T + 1, T)) if cu_seqlens is None else read_offsets(cu_seqlens, T)
+    return tile_table(offsets, size, tokens.v.device)
 
 
 def scan(
@@ -269,9 +375,7 @@ def scan(
     initial_state: State | None,
     return_state: bool,
 ) -> tuple[Tensor, State | None]:
-    """dispatch.mamba3_scan with checked arguments."""
-    B, T = tokens.v.shape[:2]
-    offsets = tuple(range(0, B * T + 1, T)) if cu_seqlens is None else read_offsets(cu_seqlens, T)
-    table = tile_table(offsets, chunk_size, tokens.v.device)
-    run = run_tiles(tokens, weights, pairing, table, None, keep=False)
-    return run.out.view(tokens.v.shape), State(run.theta_end, run.h_end, run.k_end, tokens.v.flatten(0,1).index_select(0, table.last))
+    """dispatch.mamba3_scan with checked arguments. Raises a ValueError for what the tile kernels do not take."""
+    settings = dict(pairing=pairing, chunk_size=chunk_size, cu_seqlens=cu_seqlens)
+    out, *state = _Scan.apply(settings, *tokens, *weights, *(initial_state or (None,) * 4))
+    return out, State(*state) if return_state else None

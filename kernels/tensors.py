@@ -1,4 +1,7 @@
-"""The tensors of one call, by name. B batch, T tokens, H heads, G groups, N state, P head width, R ranks, S angles."""
+"""The tensors of one call, by name. B batch, T tokens, H heads, G groups, N state, P head width, R ranks, S angles.
+
+SPEC is docs/mamba3.md.
+"""
 
 from __future__ import annotations
 

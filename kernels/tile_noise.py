@@ -1,4 +1,4 @@
-"""The noise of sampling.gumbel_noise as a tile on the device: same counters, same key, same words."""
+"""The noise of sampling.gumbel_noise made on the device: same counters, same key, same words."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_uniform(seed, b_key, b_position, first, BM: tl.constexpr, BN: tl.constexpr):
-    """Uniform numbers fp32 [BM, BN], inside (0, 1), of vocabulary entries first .. first + BN - 1 (first and BN multiples of 4).
+def tile_uniform(seed, key, position, first, BV: tl.constexpr):
+    """Uniform numbers fp32 [BV], inside (0, 1), of vocabulary entries first .. first + BV - 1 (first and BV multiples of 4).
 
-    seed int64; b_key int64 [BM], the sequence keys; b_position int64 [BM]. One Philox4x32-10 counter makes four entries.
+    seed, key and position are int64 scalars; the key holds the bits of an unsigned one. A Philox4x32-10 counter makes four entries.
     """
-    b_block = (first // 4 + tl.arange(0, BN // 4)).to(tl.uint32)[None, :]
-    c0 = b_block + tl.zeros((BM, 1), tl.uint32)
-    c1 = b_position.to(tl.uint32)[:, None] + tl.zeros_like(c0)
-    c2 = b_key.to(tl.uint32)[:, None] + tl.zeros_like(c0)
-    c3 = (b_key >> 32).to(tl.uint32)[:, None] + tl.zeros_like(c0)
+    c0 = (first // 4 + tl.arange(0, BV // 4)).to(tl.uint32)
+    b_zero = tl.zeros_like(c0)
+    c1, c2, c3 = b_zero + position.to(tl.uint32), b_zero + key.to(tl.uint32), b_zero + (key >> 32).to(tl.uint32)
     w0, w1, w2, w3 = tl.philox_impl(c0, c1, c2, c3, seed.to(tl.uint32), (seed >> 32).to(tl.uint32))
-    b_word = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (BM, BN))
+    b_word = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (BV,))
     b_uniform = ((b_word >> 8).to(tl.float32) + 0.5) * 5.9604644775390625e-08  # 2^-24
     return tl.minimum(b_uniform, 0.99999994039535522)  # the greatest word would round to 1, and its noise to infinity
 
 
 @triton.jit
-def tile_gumbel(seed, b_key, b_position, first, BM: tl.constexpr, BN: tl.constexpr):
+def tile_gumbel(seed, key, position, first, BV: tl.constexpr):
     """Gumbel noise -log(-log u) of `tile_uniform`."""
-    return -tl.log(-tl.log(tile_uniform(seed, b_key, b_position, first, BM, BN)))
+    return -tl.log(-tl.log(tile_uniform(seed, key, position, first, BV)))

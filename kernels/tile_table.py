@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from .checks import Sizes
@@ -57,13 +57,13 @@ def launch_options(N: int, P: int, rows: int) -> dict[str, Any]:
 
     A multiply-add is fused only where the tile says so: the compiler's choice differs from kernel to kernel.
     """
-    warps = 8 if max(N, P, rows) > 64 else 4
+    warps = 4 if max(P, rows) <= 64 else 8
     return dict(num_warps=warps, num_stages=1, enable_fp_fusion=False)
 
 
 def check_tile(sizes: Sizes, size: int, dtype: torch.dtype, device: torch.device) -> None:
     """Whether the tile kernels take these sizes; raises a ValueError that names what they do not take."""
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise ValueError(f"backend: 'triton' came with tensors on {device.type}, a CUDA device wanted")
     if dtype not in FLOATS:
         raise ValueError(f"v: {dtype} came, one of {', '.join(map(str, FLOATS))} wanted by backend 'triton'")

@@ -1,8 +1,8 @@
 """Chunk tiles: where the tokens of all sequences lie in one padded [tiles, tokens, ...] tensor; the way there and back.
 
-A sequence is cut into tiles of C tokens counted from its own start (SPEC section 6). Tiles are ordered by chunk index
-and inside one chunk index by sequence, most chunks first: the sequences that have a chunk i are then the first rows of
-those that have a chunk i - 1, and a state is carried over the chunks by slicing.
+A sequence is cut into tiles of C tokens counted from its own start (docs/mamba3.md, section 6). Tiles are ordered by
+chunk index and inside one chunk index by sequence, most chunks first: the sequences that have a chunk i are then the
+first rows of those that have a chunk i - 1, and a state is carried over the chunks by slicing.
 """
 
 from __future__ import annotations

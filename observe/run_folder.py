@@ -38,8 +38,8 @@ class RunFolder:
         """
         path = Path(directory) if directory else cls._default(Path(root), name, resume)
         folder = cls(path)
-        if resume and not folder.checkpoints():
-            raise RunFolderError(f"resume: got {path}, which holds no checkpoint, wanted a run folder to go on with")
+        if resume and not folder.used():
+            raise RunFolderError(f"resume: got {path}, which holds no run, wanted a run folder to go on with")
         path.mkdir(parents=True, exist_ok=True)
         folder.lock()
         if not resume and folder.used():
@@ -81,7 +81,6 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-            (self.path / "run.lock").unlink(missing_ok=True)
 
     @property
     def policy(self) -> Path:
@@ -94,7 +93,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
         found = (self.path / "checkpoints").glob("step_*")
-        return sorted(p for p in found if p.is_dir() and p.suffix != PARTIAL)
+        return sorted(p for p in found if p.is_dir() and not p.suffix)
 
     def begin_checkpoint(self, step: int) -> Path:
         """An empty folder beside the checkpoints, to be written and then handed to `commit`."""
@@ -107,8 +106,6 @@ class RunFolder:
     def commit(self, partial: Path, keep: int) -> Path:
         """Rename a whole checkpoint into place, then drop all but the newest `keep`."""
         final = partial.with_suffix("")
-        if final.exists():
-            shutil.rmtree(final)
         replace_folder(partial, final)
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(old)

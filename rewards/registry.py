@@ -11,13 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+from .code_tests import CodeTests
 from .countdown import Countdown
 from .exact import Exact
 from .math_answer import MathAnswer
 from .verifier import Verifier
 
 GROUP = "mimosa.verifiers"
-BUILT_IN: dict[str, Callable[..., Verifier]] = {"countdown": Countdown, "exact": Exact, "math": MathAnswer}
+BUILT_IN: dict[str, Callable[..., Verifier]] = {
+    "code": CodeTests,
+    "countdown": Countdown,
+    "exact": Exact,
+    "math": MathAnswer,
+}
 
 
 def known() -> list[str]:

@@ -12,7 +12,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from mimosa.trainer.group import free_address, join_group, leave_group  # noqa: E402
+from mimosa.trainer.group import free_address, join_group, leave_group
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,7 @@ def process_group():
     leave_group()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Tests that start Ray actors share one cluster and both cores: they stay together on one of the two workers."""
     for item in items:

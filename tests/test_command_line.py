@@ -33,7 +33,7 @@ def no_ray(monkeypatch):
         (["train", "gsm8k", "data.train.path=nowhere.jsonl"], "nowhere.jsonl"),
         (["train", "quickstart", "data.max_prompt_tokens=3"], "data.max_prompt_tokens"),
         (["train", "quickstart", "model.path=nowhere/policy", "tokenizer.kind=policy"], "model.path"),
-        (["train", "smoke", "resume=true", "run.dir=empty"], "holds no checkpoint"),
+        (["train", "smoke", "resume=true", "run.dir=empty"], "holds no run"),
         (["eval", "--policy", "nowhere"], "nowhere"),
         (["generate", "x.jsonl", "--policy", "nowhere", "--out", "o", "--samples", "0"], "--samples: got 0"),
     ],

@@ -86,7 +86,7 @@ class Learner:
                 rows.append(self._metrics(tally, update))
                 continue
             self.dropped_in_a_row += 1
-            suspects = tally.culprits or [u for batch in update.ranks[self.rank] for u in batch.uids]
+            suspects = self._suspects(tally, update)
             culprits += suspects[:NAMED_CULPRITS]
             if self.dropped_in_a_row >= self.config.max_nonfinite:
                 raise FloatingPointError(
@@ -95,6 +95,12 @@ class Learner:
                 )
         metrics = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
         return LearnReport(applied, len(updates) - applied, tuple(culprits), metrics)
+
+    def _suspects(self, tally: Tally, update: Update) -> list[str]:
+        """Sequences of micro-batches with a non-finite loss, on any rank; when only a gradient was, all of this rank's."""
+        known = torch.tensor([float(bool(tally.culprits))], device=self.device)
+        torch.distributed.all_reduce(known, op=torch.distributed.ReduceOp.MAX)
+        return tally.culprits if known else [uid for batch in update.ranks[self.rank] for uid in batch.uids]
 
     def _accumulate(self, update: Update) -> Tally:
         tally = Tally()
@@ -135,7 +141,7 @@ class Learner:
         loss, entropy, low, high, k3 = sums.tolist()
         return {
             "loss": loss,
-            "entropy": entropy / update.tokens,
+            "entropy_trained": entropy / update.tokens,
             "clipped_low": low / update.tokens,
             "clipped_high": high / update.tokens,
             "kl_old_new": k3 / update.tokens,

@@ -37,12 +37,10 @@ def rollouts(folder: Path) -> dict[int, list[dict]]:
 
 
 def actor_processes(kind: str) -> list[psutil.Process]:
-    """Ray's processes of an actor class of this user, by the title Ray gives them."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if (process.info["cmdline"] or [""])[0].startswith(f"ray::{kind}"):
-            found.append(process)
-    return found
+    """Ray's processes of an actor class that descend from this one, by the title Ray gives them."""
+    children = psutil.Process().children(recursive=True)
+    alive = [p for p in children if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if (p.cmdline() or [""])[0].startswith(f"ray::{kind}")]
 
 
 @contextmanager

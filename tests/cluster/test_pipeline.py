@@ -115,13 +115,12 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 def test_killed_rollout_and_verifier_actors_cost_nothing_but_time(tmp_path, warm):
     folder = tmp_path / "killed"
-    config = tiny_run(folder, "train.steps=8", *warm)
+    config = tiny_run(folder, "train.steps=8", "train.mode=one_step_off", "train.eval_every=3", *warm)
 
     def kill() -> None:
-        for kind in ("RolloutActor", "VerifierActor"):
-            victims = actor_processes(kind)
-            assert victims, kind
-            victims[0].send_signal(signal.SIGKILL)
+        victims = [actor_processes(kind)[0] for kind in ("RolloutActor", "VerifierActor")]
+        for victim in victims:
+            victim.send_signal(signal.SIGKILL)
 
     with when_step(folder, 2, kill) as errors:
         assert train(config, "killed") == 0

@@ -1,4 +1,4 @@
-"""An oracle for the kernels: the recurrence token by token and head by head, written from sections 3 and 4 of the specification.
+"""An oracle for the kernels: the recurrence token by token and head by head, written from docs/mamba3.md, sections 3 and 4.
 
 It shares no code with the package, and is slow on purpose.
 """

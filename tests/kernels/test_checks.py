@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from mimosa.kernels.dispatch import mamba3_scan, mamba3_step
 from recurrence import example, example_state, token
+
+from mimosa.kernels.dispatch import mamba3_scan, mamba3_step
 
 
 def scan(changes: dict[str, Any], **sizes: Any) -> Any:

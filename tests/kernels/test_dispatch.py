@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from recurrence import example, example_state, token
+
 from mimosa.kernels import dispatch
 from mimosa.kernels.tensors import State
-from recurrence import example, example_state, token
 
 
 @pytest.fixture

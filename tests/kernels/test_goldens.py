@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from goldens import angle_error, case, error, load, names, needs_goldens
-from mimosa.kernels.dispatch import mamba3_scan
 from recurrence import FIELDS, TOKENS
 from torch import Tensor
+
+from mimosa.kernels.dispatch import mamba3_scan
 
 INPUTS = (*TOKENS, "q_bias", "k_bias", "D", "mimo_x", "mimo_z", "mimo_o", "norm_w")
 SCANS = [*names("siso_*"), *names("mimo_*")]

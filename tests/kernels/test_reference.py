@@ -10,10 +10,11 @@ import torch
 from goldens import angle_error, error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mimosa.kernels.dispatch import mamba3_scan, mamba3_step
-from mimosa.kernels.tensors import State
 from recurrence import Arguments, example, example_state, piece, recurrence, token
 from torch import Tensor
+
+from mimosa.kernels.dispatch import mamba3_scan, mamba3_step
+from mimosa.kernels.tensors import State
 
 PAIRINGS = ("interleaved", "half")
 few = settings(max_examples=15, deadline=None, derandomize=True)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from mimosa.kernels.rotation import rotate
 
 

@@ -1,0 +1,227 @@
+"""The state of the replay decode: what every slot keeps between its tokens.
+
+A slot keeps the look-ahead state as it stood at the start of its sequence's current chunk, and the tokens since then as the scan's
+tile reads them. The ring has one row more than a chunk: a full chunk is written into the state at the first step of the next one (its
+last token's weight is known no earlier), when the new token's row is written beside rows that other heads still read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import read_offsets
+from .projection import Layer, check_rows, prepare
+from .scan_forward import Run, Start, run_tiles
+from .tensors import State, Tokens
+from .tile_table import FLOATS, TileTable, tile_table
+
+FIELDS = ("g", "theta", "ring_k", "ring_angle", "ring_x", "ring_scalars", "position")
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """One layer's slots. Opaque: only this file and decode.py look inside; whole slots are zeroed, copied, exported, imported."""
+
+    size: int  # C, tokens of a chunk
+    g: Tensor  # fp32 [slots, H, P, N], the look-ahead state at the chunk's start
+    g_read: Tensor  # the same as the tile reads it, in the compute dtype; in fp32 the same tensor
+    theta: Tensor  # fp32 [slots, H, S], the angle there, modulo 2 pi
+    ring_k: Tensor  # [slots, C + 1, R, G, N], B after its norm; token at position p lies in row p mod (C + 1)
+    ring_angle: Tensor  # [slots, C + 1, S], angle logits
+    ring_x: Tensor  # [slots, C + 1, H, P]
+    ring_scalars: Tensor  # fp32 [slots, H, 3, C + 1]: adt, dt, trap
+    position: Tensor  # int32 [slots], tokens so far; counted by `advance`, never by the decode launch
+
+    @classmethod
+    def alloc(cls, layer: Layer, slots: int, dtype: torch.dtype, device: torch.device | str) -> SlotState:
+        """Empty slots. Raises ValueError for a number of slots below 1 or a dtype that the tile does not compute in."""
+        if slots < 1:
+            raise ValueError(f"slots: {slots} came, at least 1 wanted")
+        if dtype not in FLOATS:
+            raise ValueError(f"dtype: {dtype} came, one of {', '.join(map(str, FLOATS))} wanted")
+        s, C = layer.sizes, layer.chunk_size
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((slots, *shape), dtype=dtype, device=device)
+
+        g = zeros(s.H, s.P, s.N)
+        return cls(
+            size=C,
+            g=g,
+            g_read=g if dtype == torch.float32 else zeros(s.H, s.P, s.N, dtype=dtype),
+            theta=zeros(s.H, s.S),
+            ring_k=zeros(C + 1, s.R, s.G, s.N, dtype=dtype),
+            ring_angle=zeros(C + 1, s.S, dtype=dtype),
+            ring_x=zeros(C + 1, s.H, s.P, dtype=dtype),
+            ring_scalars=zeros(s.H, 3, C + 1),
+            position=torch.zeros(slots, dtype=torch.int32, device=device),
+        )
+
+    @property
+    def slots(self) -> int:
+        return len(self.position)
+
+    @property
+    def bytes_per_slot(self) -> int:
+        tensors = {id(x): x for x in self._tensors()}.values()
+        return sum(x[0].numel() * x.element_size() for x in tensors)
+
+    def _tensors(self) -> list[Tensor]:
+        return [*(getattr(self, name) for name in FIELDS), self.g_read]
+
+    def check_slot(self, name: str, slots: Sequence[int]) -> list[int]:
+        for slot in slots:
+            if not 0 <= slot < self.slots:
+                raise ValueError(f"{name}: slot {slot} came, 0 to {self.slots - 1} wanted")
+        return list(slots)
+
+    def zero(self, slots: Sequence[int]) -> None:
+        """Back to the start of a sequence."""
+        index = self.check_slot("slots", slots)
+        for x in self._tensors():
+            x[index] = 0
+
+    def copy(self, src: int, dsts: Sequence[int]) -> None:
+        """One slot's state into others: the samples of one prompt."""
+        self.check_slot("src", [src])
+        index = self.check_slot("dsts", dsts)
+        for x in self._tensors():
+            x[index] = x[src].clone()
+
+    def export(self, slot: int) -> dict[str, Tensor]:
+        """A slot's state in host memory, to be kept or sent. g_read is not in it: it is g rounded."""
+        self.check_slot("slot", [slot])
+        return {name: getattr(self, name)[slot].detach().to("cpu", copy=True) for name in FIELDS}
+
+    def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
+        """Take over what `export` gave, also of another SlotState of the same layer. Raises ValueError naming the part that differs."""
+        self.check_slot("slot", [slot])
+        for name in FIELDS:
+            own, x = getattr(self, name)[slot], exported.get(name)
+            if x is None or x.shape != own.shape or x.dtype != own.dtype:
+                came = "nothing" if x is None else f"{list(x.shape)} {x.dtype}"
+                raise ValueError(f"exported.{name}: {came} came, {list(own.shape)} {own.dtype} wanted")
+        for name in FIELDS:
+            getattr(self, name)[slot] = exported[name].to(self.g.device)
+        self.g_read[slot] = self.g[slot].to(self.g_read.dtype)
+
+    def advance(self, slots: Tensor) -> None:
+        """Count one token of every slot in int32 slots [n]; -1 is nobody. After all of a token's launches; safe in a CUDA graph."""
+        self.position.index_add_(0, slots.clamp(min=0), (slots >= 0).to(torch.int32))
+
+    def view(self, slot: int, layer: Layer) -> State:
+        """The 4-tuple state after the slot's last token, one row; equal to the recurrence to rounding. Raises ValueError when empty."""
+        self.check_slot("slot", [slot])
+        replayed = self._replay([slot], [int(self.position[slot])])
+        if replayed is None:
+            raise ValueError(f"slot: {slot} came, which holds no token yet")
+        s = layer.sizes
+        q = replayed.k  # the outputs are not looked at
+        empty = Tokens(q, replayed.k, replayed.v, replayed.v, *replayed[4:])
+        table = tile_table((0, empty.v.shape[1]), self.size, self.g.device)
+        run = run_tiles(empty, layer.weights, layer.pairing, table, self._start([slot]), keep=False)
+        return State(run.theta_end, run.h_end, run.k_end, empty.v[:, -1].float().view(1, s.H, s.P))
+
+    def _start(self, slots: list[int]) -> Start:
+        return Start(self.theta[slots].contiguous(), self.g[slots].contiguous())
+
+    def _rows(self, slot: int, position: int) -> list[int]:
+        """Ring rows of the tokens that a scan of the following ones takes again: 1 to C of them, a full chunk not yet written."""
+        held = 0 if position == 0 else (position - 1) % self.size + 1
+        return [p % (self.size + 1) for p in range(position - held, position)]
+
+    def _replay(self, slots: list[int], positions: list[int]) -> Tokens | None:
+        """The held tokens of slots, one slot after the other, [1, tokens, ...]; q and z are not kept and stand as zeros."""
+        pairs = [(s, r) for s, p in zip(slots, positions, strict=True) for r in self._rows(s, p)]
+        if not pairs:
+            return None
+        slot, row = torch.tensor(pairs, device=self.g.device).unbind(1)
+        k, v, angle = (x[slot, row].unsqueeze(0) for x in (self.ring_k, self.ring_x, self.ring_angle))
+        adt, dt, trap = self.ring_scalars[slot, :, :, row].permute(2, 1, 0).unsqueeze(1).unbind(0)
+        return Tokens(torch.zeros_like(k), k, v, torch.zeros_like(v), adt, dt, trap, angle.unsqueeze(2))
+
+    def fill(self, slots: list[int], begins: list[int], tokens: Tokens, table: TileTable, run: Run) -> None:
+        """Leave slots after a scan whose sequences began at the positions `begins`, each a chunk's start."""
+        tiles = table.last_tile
+        self.g[slots] = run.g[tiles]
+        self.g_read[slots] = run.g[tiles].to(self.g_read.dtype)
+        self.theta[slots] = run.theta[tiles]
+        first = table.tiles[tiles, 0].tolist()
+        last, counts = table.last.tolist(), table.sequences[:, 1].tolist()
+        places = []
+        for i, begin, count, start, end in zip(slots, begins, counts, first, last, strict=True):
+            chunk = begin + (count - 1) * self.size
+            places += [(i, (chunk + j) % (self.size + 1), start + j) for j in range(end - start + 1)]
+        slot, row, token = torch.tensor(places, device=self.g.device).unbind(1)
+        self.ring_k[slot, row] = tokens.k[0, token].to(self.ring_k.dtype)
+        self.ring_x[slot, row] = tokens.v[0, token]
+        self.ring_angle[slot, row] = tokens.angles[0, token, 0]
+        scalars = torch.stack([tokens.adt[0], tokens.dt[0], tokens.trap[0]], dim=1)  # [H, 3, T]
+        self.ring_scalars[slot, :, :, row] = scalars[:, :, token].permute(2, 0, 1)
+        lengths = table.last - table.tiles[table.sequences[:, 0].long(), 0].long() + 1
+        self.position[slots] = (lengths + torch.tensor(begins, device=lengths.device)).to(torch.int32)
+
+
+@torch.no_grad()
+def prefill(
+    projection: Tensor, layer: Layer, state: SlotState, slots: Sequence[int], cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Prompts, or their next pieces, into slots: in_proj's rows [1, T, width] of sequences end to end -> [1, T, H, P].
+
+    cu_seqlens int32 [n + 1] cuts them, None: one sequence; slots: one for each, all different. A sequence goes on from what
+    its slot holds (`SlotState.zero` before a new one). In how many pieces a prompt comes changes no bit of the outputs nor of
+    the slot: the tokens that the slot holds since its last chunk are computed again. Waits for the device.
+    """
+    sizes = check_rows(layer, projection, 3)
+    index = state.check_slot("slots", slots)
+    T = projection.shape[1]
+    offsets = (0, T) if cu_seqlens is None else read_offsets(cu_seqlens, T)
+    if len(projection) != 1:
+        raise ValueError(f"projection: B = {len(projection)} came, 1 wanted (sequences packed along T)")
+    if len(index) != len(offsets) - 1 or len(set(index)) != len(index):
+        raise ValueError(f"slots: {index} came, {len(offsets) - 1} different ones wanted, one for every sequence")
+    if (
+        projection.dtype != state.g_read.dtype
+        or layer.chunk_size != state.size
+        or state.g.shape[1:] != (sizes.H, sizes.P, sizes.N)
+    ):
+        raise ValueError(
+            f"state: slots of {state.g_read.dtype}, C = {state.size}, {list(state.g.shape[1:])} came, those of the layer wanted"
+        )
+    new, positions = prepare(layer, projection), state.position[index].tolist()
+    tokens, fresh, bounds, begins = _joined(state, new, index, positions, offsets)
+    table = tile_table(bounds, state.size, projection.device)
+    run = run_tiles(tokens, layer.weights, layer.pairing, table, state._start(index), keep=True)
+    state.fill(index, begins, tokens, table, run)
+    return run.out[fresh].unsqueeze(0)
+
+
+def _joined(
+    state: SlotState, new: Tokens, slots: list[int], positions: list[int], offsets: tuple[int, ...]
+) -> tuple[Tokens, Tensor, tuple[int, ...], list[int]]:
+    """Every sequence's held tokens before its new ones: the tokens, where the new ones lie, the bounds, the starts' positions."""
+    replayed = state._replay(slots, positions)
+    held = [len(state._rows(s, p)) for s, p in zip(slots, positions, strict=True)]
+    order: list[int] = []
+    fresh: list[int] = []
+    bounds, old = [0], 0
+    for i, count in enumerate(held):
+        order += [*range(old, old + count), *range(sum(held) + offsets[i], sum(held) + offsets[i + 1])]
+        bounds.append(len(order))
+        fresh += range(bounds[-2] + count, bounds[-1])
+        old += count
+    begins = [p - count for p, count in zip(positions, held, strict=True)]
+    device = state.g.device
+    if replayed is None:
+        return new, torch.tensor(fresh, device=device), tuple(bounds), begins
+    index = torch.tensor(order, device=device)
+    dims = (1, 1, 1, 1, 2, 2, 2, 1)  # where the tokens run, in the order of Tokens
+    parts = (
+        torch.cat([a.to(b.dtype), b], dim).index_select(dim, index)
+        for a, b, dim in zip(replayed, new, dims, strict=True)
+    )
+    return Tokens(*parts), torch.tensor(fresh, device=device), tuple(bounds), begins

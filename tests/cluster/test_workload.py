@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from mimosa.cluster.workload import build_tokenizer, load_workload
+from mimosa.configs.loader import load
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def gsm8k(tmp_path, train, evaluation):
+    files = [write(tmp_path / f"{n}.jsonl", rows) for n, rows in (("train", train), ("eval", evaluation))]
+    return load("gsm8k", [f"data.train.path={files[0]}", f"data.eval.path={files[1]}"])
+
+
+def row(question: str, answer: int) -> dict:
+    return {"question": question, "answer": f"so #### {answer}"}
+
+
+def test_train_and_eval_files_with_the_same_row_numbers_keep_their_own_tokens(tmp_path):
+    config = gsm8k(tmp_path, [row(f"train {i}?", i) for i in range(5)], [row(f"eval {i}?", 90 + i) for i in range(3)])
+    tokenizer = build_tokenizer(config)
+    workload = load_workload(config, tokenizer)
+    assert len(workload.train) == 5 and len(workload.evaluation) == 3
+    for prompts, word in ((workload.train, "train"), (workload.evaluation, "eval")):
+        for prompt in prompts:
+            text = tokenizer.decode(workload.tokens[prompt.id])
+            assert text.startswith(f"{word} ") and text == prompt.prompt
+
+
+def test_a_training_row_that_is_an_evaluation_prompt_is_left_out_and_said(tmp_path):
+    config = gsm8k(tmp_path, [row("same?", 1), row("other?", 2)], [row("same?", 1)])
+    workload = load_workload(config, build_tokenizer(config))
+    assert [p.ground_truth for p in workload.train] == ["2"]
+    assert workload.notes == ("1 training rows left out: their prompt is an evaluation prompt",)
+
+
+def test_a_generated_task_is_split_by_its_operands():
+    config = load("quickstart", [])
+    workload = load_workload(config, build_tokenizer(config))
+    sides = [{tuple(sorted(p.prompt[:-1].split("+"))) for p in rows} for rows in (workload.train, workload.evaluation)]
+    assert not sides[0] & sides[1]
+    assert len(workload.train) + len(workload.evaluation) == 8100
+    assert 600 < len(workload.evaluation) < 1000
+
+
+def test_overlong_rows_are_counted_when_dropped(tmp_path):
+    config = gsm8k(tmp_path, [row("a?", 1), row("b" * 2000, 2)], [row("c?", 3)])
+    with pytest.raises(ValueError, match=r"prompt '2'.*data.max_prompt_tokens=1088"):
+        load_workload(config, build_tokenizer(config))
+    config.data.overlong = "drop"
+    workload = load_workload(config, build_tokenizer(config))
+    assert len(workload.train) == 1 and "1 rows dropped" in workload.notes[0]
