@@ -100,7 +100,8 @@ def pair_gradient(
 
     scale * (across . state) + d_scores . y, with the state [P, N] at p_state and y the pieces of the other side (keys or
     queries); with FINAL also p_last [R, N] (s_last apart) for the token i_last. It is added to the sum over heads at p_sum
-    (more: there is one), and summed over tokens at p_part [R, N]. Returns the angles' gradient [tokens, S].
+    (more: there is one), and summed over tokens at p_part [R, N]. Returns the angles' gradient
+    [tokens, S], summed over the tile's later tokens.
     """
     i, r, p = tl.arange(0, L), tl.arange(0, R), tl.arange(0, P)
     o_rows, m_rows = (i // R) * R * G * N + (i % R) * G * N, i // R < count
@@ -116,7 +117,7 @@ def pair_gradient(
     store_pairs(p_part, r * N, r < R, over_tokens(d1, R), over_tokens(d2, R), N, S, HALF)
     s1, s2 = load_pairs(p_sum, o_rows, m_rows & more, N, S, HALF)
     store_pairs(p_sum, o_rows, m_rows, d1 + s1, d2 + s2, N, S, HALF)
-    return dtheta
+    return tl.cumsum(dtheta, 0, reverse=True)
 
 
 @triton.jit
@@ -217,16 +218,14 @@ def rows_kernel(
     tile, split = pid // (H // HEADS), pid % (H // HEADS)
     share: tl.constexpr = H // G // HEADS
     tokens: tl.constexpr = L // R
-    W: tl.constexpr = max(S, 16)
     group = split // share
     for n in tl.range(0, HEADS, disable_licm=True):
         # Loaded again for every head: else the compiler keeps all addresses of q, k and their sums in registers.
         start, left = tl.load(p_tiles + 2 * tile).to(tl.int64), tl.load(p_tiles + 2 * tile + 1)
         count = tl.minimum(left, C)
-        head = split * HEADS + n
-        unit = tile * H + head
+        head, unit = split * HEADS + n, tile * H + split * HEADS + n
         o_bias, o_sum = head * R * N, split % share * s_sum + start * R * G * N + group * N
-        i, t, j, p = tl.arange(0, L), tl.arange(0, tokens), tl.arange(0, W), tl.arange(0, P)
+        i, t, j, p = tl.arange(0, L), tl.arange(0, tokens), tl.arange(0, max(S, 16)), tl.arange(0, P)
         dt, c, gamma, w = load_scalars(p_adt, p_dt, p_trap, start, left, head, H, C, tokens)
         x = load_rank_values(p_v + start * s_v + head * P, s_v, p_mimo_x + head * R * P, count, P, R, L, MIMO)
         x, dy = x.to(DT), tl.load(p_dy + unit * L * P + i[:, None] * P + p[None, :])
@@ -237,13 +236,13 @@ def rows_kernel(
             i_last = tl.where(left <= C, left - 1, -1)
         d_scores = (product(across, tl.trans(beside), DT) * weight(c, gamma, w, R, L, KEYS)).to(DT)
         p_turns = p_angles + start * s_angles + head * s_angles_head
-        cos, sin = load_cos_sin(p_turns, s_angles, p_theta + unit * S, dt, count, S, W)
+        cos, sin = load_cos_sin(p_turns, s_angles, p_theta + unit * S, dt, count, S, max(S, 16))
         p_rows, p_others = p_own + start * s_own + group * N, p_other + start * s_other + group * N
         y1, y2, y3 = load_rotated(
             p_others, s_other, G * N, p_other_bias + o_bias, cos, sin, count, N, S, HALF, R, L, DT
         )
-        scale, p_to, p_part_row = spread(scale, R)[:, None], p_sum + o_sum, p_part + unit * R * N
-        p_g = p_state + unit * P * N
+        scale, p_g = spread(scale, R)[:, None], p_state + unit * P * N
+        p_to, p_part_row = p_sum + o_sum, p_part + unit * R * N
         if N > 2 * S:
             rest_gradient(
                 y3, across, scale, d_scores, p_g, p_row, i_last, H * N, p_to, p_part_row, count, n > 0,
@@ -255,7 +254,6 @@ def rows_kernel(
             N, S, HALF, P, R, L, G, FINAL, DT,
         )  # fmt: skip
         p_later = p_dtheta + unit * tokens * S + t[:, None] * S + j[None, :]
-        dtheta = tl.cumsum(dtheta, 0, reverse=True)
         if KEYS:
             dtheta += tl.load(p_later, mask=(j < S)[None, :], other=0.0)
         tl.store(p_later, dtheta, mask=(j < S)[None, :])

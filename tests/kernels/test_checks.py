@@ -43,7 +43,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("pairing", {"pairing": "halves"}, "'halves' came"),
     ("chunk_size", {"chunk_size": 0}, "0 came"),
     ("chunk_size", {"chunk_size": 2.5}, "2.5 came"),
-    ("backend", {"backend": "triton"}, "'triton' came, which is not available; one of auto, reference"),
+    ("backend", {"backend": "cuda"}, "'cuda' came, which is not available; one of auto, reference, triton"),
     ("dt", {"dt": torch.ones(1, 4, 5, dtype=torch.int64)}, "torch.int64 came"),
     ("z", {"z": torch.zeros(1, 5, 4, 3, dtype=torch.float64)}, "float64 throughout or nowhere"),
     ("z", {"z": torch.zeros(1, 5, 4, 3, device="meta")}, "on meta"),

@@ -122,9 +122,9 @@ def test_random_shapes(
     against_reference(arguments, state, shape["seed"], pairing=pairing, chunk_size=chunk_size, cu_seqlens=cu_seqlens)
 
 
-@pytest.mark.parametrize("programs", [1, 4, 1 << 20], ids=["four heads", "two heads", "one head"])
+@pytest.mark.parametrize("programs", [1, 4], ids=["four heads", "two heads"])
 def test_heads_of_a_group_are_summed(programs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One program takes one or more heads of a group; the sums of several are added."""
+    """One program takes several heads of a group; the sums of several programs are added."""
     arguments = example(4, B=1, T=9, H=8, G=2, N=16, P=16, R=2, S=4, shared_angles=True)
     monkeypatch.setattr(scan_backward, "PROGRAMS", programs)
     against_reference(arguments, None, 4, pairing="half", chunk_size=8)
