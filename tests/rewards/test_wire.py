@@ -19,6 +19,13 @@ def there_and_back(value):
     return decode(json.loads(json.dumps(encode(value))))
 
 
+def name_of(value):
+    """The same in every process: a set of strings is written in another order in each."""
+    if type(value) is int:
+        return value.bit_length()
+    return f"set of {len(value)}" if type(value) is set else ascii(value)[:20]
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -26,12 +33,13 @@ def there_and_back(value):
         bytearray(b"x"), 1 + 2j, (), (1, (2.0,)), [[], [None]], set(), {1, "a"}, frozenset({(1, 2)}), {}, {1: {2: [3]}, (4,): None},
         range(0, 10, 3), Decimal("1.10"), Fraction(-1, 3), int, type(None), {"i": 1}, {"d": [[1, 2]]},
     ],
-    ids=lambda value: ascii(value)[:20] if type(value) is not int else value.bit_length(),
+    ids=name_of,
 )  # fmt: skip
 def test_builtins_arrive_as_they_were(value):
     arrived = there_and_back(value)
     assert arrived == value and type(arrived) is type(value)
-    assert value == 7**9000 or repr(arrived) == repr(value)  # repr tells -0.0 from 0.0, but is limited to 4300 digits
+    if value != 7**9000 and type(value) is not set:  # a set's order may differ; repr is limited to 4300 digits
+        assert repr(arrived) == repr(value)  # tells -0.0 from 0.0
 
 
 class Whole(int):
