@@ -13,32 +13,29 @@ import triton.language as tl
 from torch import Tensor
 
 from .checks import Sizes
-from .chunk_tile import (
-    NORM_EPS,
-    NORMED,
-    RAW,
-    cos_sin,
-    reduce_angle,
-    row_scale,
-    sigmoid,
-    tanh,
-    token_scalars,
-    turned_rows,
-)
+from .chunk_tile import NORM_EPS, PI, cos_sin, partner, reduce_angle, sigmoid, tanh, token_scalars, turned
 from .decode import check_slots
 from .projection import Layer, check_rows
 from .rotation import Pairing
 from .scan_forward import TYPES
 from .tensors import State, Tokens, Weights
-from .tile_table import check_tile
+from .tile_table import check_tile, recurrent_options
 
-PI = tl.constexpr(3.141592653589793)
+# Where B and C, dt and A come from: rows of the projection, or tensors after norm and activations.
+RAW, NORMED = tl.constexpr(0), tl.constexpr(1)
 
 
 @triton.jit
-def row_of(x, r: tl.constexpr):
-    """Row r of x [R, n]."""
-    return tl.sum(tl.where((tl.arange(0, x.shape[0]) == r)[:, None], x, 0.0), 0)
+def token_row(p, p_norm, p_bias, n, other, cos, sin, sign, N: tl.constexpr, EPS: tl.constexpr, DT: tl.constexpr, SOURCE: tl.constexpr):
+    """A rank's row of q or k at p with bias and rotation, fp32 [N]: no wider than a row, so that no thread waits for another's part."""
+    u, v = tl.load(p + n).to(tl.float32), tl.load(p + other).to(tl.float32)
+    if SOURCE == RAW:
+        scale = tl.rsqrt(tl.sum(u * u, 0) / N + EPS)
+        u = (u * scale * tl.load(p_norm + n).to(tl.float32)).to(DT).to(tl.float32)
+        v = (v * scale * tl.load(p_norm + other).to(tl.float32)).to(DT).to(tl.float32)
+    u += tl.load(p_bias + n).to(tl.float32)
+    v += tl.load(p_bias + other).to(tl.float32)
+    return turned(u, v, cos, sin, sign)
 
 
 @triton.jit
@@ -55,7 +52,7 @@ def recurrent_kernel(
     SOURCE RAW: the rows of in_proj; NORMED: B and C after the norm, dt and A dt after their activations. Grid (n, H).
     """
     i_n, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    n, x, j, rank = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S), tl.arange(0, R)
+    n, x, j = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S)
     slot = i_n
     if SLOTS:
         slot = tl.load(p_slots + i_n).to(tl.int64)
@@ -63,86 +60,50 @@ def recurrent_kernel(
     if slot < 0:
         tl.store(p_out + o_out, tl.zeros((P,), p_out.dtype.element_ty))
         return
+    p_h += (slot * H + i_h) * P * N + x[:, None] * N + n[None, :]
+    h = tl.load(p_h)  # nearly all of the bytes: asked for first
     a, dt = tl.load(p_a + i_n * s_a + i_h), tl.load(p_dt + i_n * s_dt + i_h)
     trap = tl.load(p_trap + i_n * s_trap + i_h).to(tl.float32)
-    o_bc = (rank * G + i_h // (H // G)) * N
-    p_b, p_c = p_b + i_n * s_b, p_c + i_n * s_c
     if SOURCE == RAW:
         a, dt, trap = token_scalars(dt, a, trap, tl.load(p_dt_bias + i_h).to(tl.float32), HEAVY, FLOOR)
-        b_scale = row_scale(tl.load(p_b + o_bc[:, None] + n[None, :]).to(tl.float32), EPS)
-        c_scale = row_scale(tl.load(p_c + o_bc[:, None] + n[None, :]).to(tl.float32), EPS)
     else:
         a, dt = a.to(tl.float32), dt.to(tl.float32)
-        b_scale, c_scale = o_bc, o_bc
-    angle = tl.load(p_angle + i_n * s_angle + i_h * s_angle_head + j).to(tl.float32)
-    o_theta = (slot * H + i_h) * S + j
-    theta = reduce_angle(tl.load(p_theta + o_theta) + tanh(angle) * (dt * PI))
-    tl.store(p_theta + o_theta, theta)
-    cos, sin = cos_sin(tl.broadcast_to(theta[None, :], (R, S)))
-    o_bias, all_rows = (i_h * R + rank) * N, rank >= 0
-    k = turned_rows(
-        p_b,
-        o_bc,
-        all_rows,
-        p_b,
-        o_bc,
-        all_rows,
-        b_scale,
-        p_b_norm,
-        p_k_bias,
-        o_bias,
-        cos,
-        sin,
-        N,
-        S,
-        HALF,
-        DT,
-        SOURCE,
-        tl.float32,
-    )
-    q = turned_rows(
-        p_c,
-        o_bc,
-        all_rows,
-        p_c,
-        o_bc,
-        all_rows,
-        c_scale,
-        p_c_norm,
-        p_q_bias,
-        o_bias,
-        cos,
-        sin,
-        N,
-        S,
-        HALF,
-        DT,
-        SOURCE,
-        tl.float32,
-    )
+    p_angle += i_n * s_angle + i_h * s_angle_head
+    p_theta += (slot * H + i_h) * S
+    other, o_angle, sign = partner(n, N, S, HALF)
+    theta = tl.load(p_theta + o_angle) + tanh(tl.load(p_angle + o_angle).to(tl.float32)) * (dt * PI)
+    cos, sin = cos_sin(reduce_angle(theta))
+    theta = reduce_angle(tl.load(p_theta + j) + tanh(tl.load(p_angle + j).to(tl.float32)) * (dt * PI))
 
-    o_h = (slot * H + i_h) * P * N + x[:, None] * N + n[None, :]
+    p_b, p_c = p_b + i_n * s_b + i_h // (H // G) * N, p_c + i_n * s_c + i_h // (H // G) * N
     p_k, p_v = p_k + (slot * R * H + i_h) * N + n, p_v + (slot * H + i_h) * P + x
     v, v_before = tl.load(p_x + i_n * s_x + i_h * P + x).to(tl.float32), tl.load(p_v).to(tl.float32)
     alpha, gamma = tl.exp(a), dt * sigmoid(trap)
     beta = dt * sigmoid(-trap) * alpha
-    h = tl.load(p_h + o_h) * alpha
+    h = h * alpha
     for r in tl.static_range(R):
-        written, before = v * gamma, v_before * beta
+        before = v_before * beta
         if MIMO:
-            mimo = tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
-            written, before = written * mimo, before * mimo
-        k_before, k_now = tl.load(p_k + r * H * N).to(tl.float32), row_of(k, r)
-        h += before[:, None] * k_before[None, :] + written[:, None] * k_now[None, :]
-        tl.store(p_k + r * H * N, k_now.to(p_k.dtype.element_ty))
-    tl.store(p_h + o_h, h)
+            before = before * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
+        h += before[:, None] * tl.load(p_k + r * H * N).to(tl.float32)[None, :]
+    tl.debug_barrier()  # every thread has read what is replaced from here on: a row may be held by several
+    tl.store(p_theta + j, theta)
     tl.store(p_v, v.to(p_v.dtype.element_ty))
+    for r in tl.static_range(R):
+        written = v * gamma
+        if MIMO:
+            written = written * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
+        k = token_row(p_b + r * G * N, p_b_norm, p_k_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE)
+        h += written[:, None] * k[None, :]
+        tl.store(p_k + r * H * N, k.to(p_k.dtype.element_ty))
+    tl.store(p_h, h)
 
     z, d = tl.load(p_z + i_n * s_z + i_h * P + x).to(tl.float32), tl.load(p_d + i_h).to(tl.float32)
     out = tl.zeros((P,), tl.float32)
     for r in tl.static_range(R):
         o_mimo = (i_h * R + r) * P + x
-        y = tl.sum(h * row_of(q, r)[None, :], 1)
+        q = token_row(p_c + r * G * N, p_c_norm, p_q_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE)
+        y = tl.sum(h * q[None, :], 1)
         gate, skip, share = z, v, 1.0
         if MIMO:
             gate, skip = z * tl.load(p_mimo_z + o_mimo).to(tl.float32), v * tl.load(p_mimo_x + o_mimo).to(tl.float32)
@@ -161,7 +122,8 @@ def _launch(s: Sizes, weights: Weights, pairing: Pairing, state: State, operands
     recurrent_kernel[(len(out), s.H)](
         *operands, *weights, slots, *state, out, *strides,
         H=s.H, G=s.G, R=s.R, N=s.N, P=s.P, S=s.S, HALF=pairing == "half", MIMO=weights.mimo_x is not None,
-        NORM=weights.norm_weight is not None, DT=TYPES[out.dtype], SLOTS=slots is not None, num_warps=8, num_stages=1,
+        NORM=weights.norm_weight is not None, DT=TYPES[out.dtype], SLOTS=slots is not None,
+        **recurrent_options(),
         **settings,
     )  # fmt: skip
 
