@@ -21,9 +21,7 @@ class RolloutActor:
         torch.set_num_threads(config.rollout.threads)
         self.loaded = False
         model = blueprint.rollout_model(config.device)
-        self.engine = Engine(
-            model, blueprint.tokenizer, slots=config.rollout.slots, noise_block=config.rollout.noise_block
-        )
+        self.engine = Engine(model, blueprint.tokenizer, slots=config.rollout.slots)
 
     def update_weights(self, version: PolicyVersion) -> int:
         """Load new weights in place; returns their number. Calls that were queued before it run with the old ones."""

@@ -76,10 +76,11 @@ class ReferenceSlots:
             tensor[index] = 0
 
     def copy(self, src: int, dsts: Sequence[int]) -> None:
-        self._check([src])
-        index = self._index(dsts)
+        self._check([src, *dsts])
+        run = list(dsts) == list(range(dsts[0], dsts[0] + len(dsts))) and src not in dsts
+        places = slice(dsts[0], dsts[-1] + 1) if run else self._index(dsts)  # a slice is written at half the cost
         for tensor in self.tensors.values():
-            tensor[index] = tensor[src].clone()
+            tensor[places] = tensor[src] if run else tensor[src].clone()
 
     def export(self, slot: int) -> dict[str, Tensor]:
         self._check([slot])
