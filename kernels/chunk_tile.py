@@ -27,7 +27,9 @@ QUARTER_1, QUARTER_2, QUARTER_3 = (
 )
 TURN_1, TURN_2, TURN_3 = tl.constexpr(6.28125), tl.constexpr(1.935005187988e-3), tl.constexpr(3.019915981956e-7)
 NORM_EPS = tl.constexpr(1e-5)
-QUERIES = tl.constexpr(8)  # rows of a step's block of queries: the most ranks there are, and the least columns of a tensor-core product
+QUERIES = tl.constexpr(
+    8
+)  # rows of a step's block of queries: the most ranks there are, and the least columns of a tensor-core product
 
 
 @triton.jit
@@ -168,7 +170,7 @@ def turned_rows(
 
 @triton.jit
 def partner(n, N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr):
-    """Of state entries n: the entry that each is turned with, the number of its angle, and the sign of the other's share (0: not turned)."""
+    """Of state entries n: the entry each is turned with, the number of its angle, and the sign of the other's share; 0: not turned."""
     if HALF:
         first, second = n < S, (n >= N // 2) & (n < N // 2 + S)
         other, angle = tl.where(first, n + N // 2, n - N // 2), tl.where(first, n, n - N // 2)

@@ -26,7 +26,20 @@ RAW, NORMED = tl.constexpr(0), tl.constexpr(1)
 
 
 @triton.jit
-def token_row(p, p_norm, p_bias, n, other, cos, sin, sign, N: tl.constexpr, EPS: tl.constexpr, DT: tl.constexpr, SOURCE: tl.constexpr):
+def token_row(
+    p,
+    p_norm,
+    p_bias,
+    n,
+    other,
+    cos,
+    sin,
+    sign,
+    N: tl.constexpr,
+    EPS: tl.constexpr,
+    DT: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
     """A rank's row of q or k at p with bias and rotation, fp32 [N]: no wider than a row, so that no thread waits for another's part."""
     u, v = tl.load(p + n).to(tl.float32), tl.load(p + other).to(tl.float32)
     if SOURCE == RAW:
@@ -93,7 +106,9 @@ def recurrent_kernel(
         written = v * gamma
         if MIMO:
             written = written * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
-        k = token_row(p_b + r * G * N, p_b_norm, p_k_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE)
+        k = token_row(
+            p_b + r * G * N, p_b_norm, p_k_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE
+        )
         h += written[:, None] * k[None, :]
         tl.store(p_k + r * H * N, k.to(p_k.dtype.element_ty))
     tl.store(p_h, h)
@@ -102,7 +117,9 @@ def recurrent_kernel(
     out = tl.zeros((P,), tl.float32)
     for r in tl.static_range(R):
         o_mimo = (i_h * R + r) * P + x
-        q = token_row(p_c + r * G * N, p_c_norm, p_q_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE)
+        q = token_row(
+            p_c + r * G * N, p_c_norm, p_q_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE
+        )
         y = tl.sum(h * q[None, :], 1)
         gate, skip, share = z, v, 1.0
         if MIMO:

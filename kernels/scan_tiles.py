@@ -147,10 +147,14 @@ def store_rows(
     v = tl.load(p_v + (t * s_v)[None, :] + x[:, None], mask=m, other=0.0).to(tl.float32)
     z = tl.load(p_z + (t * s_z)[None, :] + x[:, None], mask=m, other=0.0).to(tl.float32)
     d = tl.load(p_d + i_h).to(tl.float32)
-    out = output_rows(y, values(v, p_mimo_x, o_mimo, MIMO), z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM)
+    out = output_rows(
+        y, values(v, p_mimo_x, o_mimo, MIMO), z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM
+    )
     u = tl.arange(0, L // R)
     o_out = (u * H)[None, :] * P + x[:, None]
-    tl.store(p_out + (first * H + i_h) * P + o_out, out.to(p_out.dtype.element_ty), mask=((u < C) & (u < left))[None, :])
+    tl.store(
+        p_out + (first * H + i_h) * P + o_out, out.to(p_out.dtype.element_ty), mask=((u < C) & (u < left))[None, :]
+    )
 
 
 @triton.jit
@@ -235,7 +239,27 @@ def output_kernel(
     y = read_out(q, k, v, g, c, score_weight(c, t, c, t, gamma, w), DT)
     tl.debug_barrier()
     store_rows(
-        y, p_v, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, first, left, i_h, s_v, s_z, H, P, R, C, L, MIMO, NORM
+        y,
+        p_v,
+        p_z,
+        p_d,
+        p_mimo_x,
+        p_mimo_z,
+        p_mimo_o,
+        p_norm,
+        p_out,
+        first,
+        left,
+        i_h,
+        s_v,
+        s_z,
+        H,
+        P,
+        R,
+        C,
+        L,
+        MIMO,
+        NORM,
     )
 
 
@@ -278,7 +302,27 @@ def walk_kernel(
         y = read_out(q, k, v, g.to(DT), c, score_weight(c, t, c, t, gamma, w), DT)
         tl.debug_barrier()
         store_rows(
-            y, p_v, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, first, left, i_h, s_v, s_z, H, P, R, C, L, MIMO, NORM
+            y,
+            p_v,
+            p_z,
+            p_d,
+            p_mimo_x,
+            p_mimo_z,
+            p_mimo_o,
+            p_norm,
+            p_out,
+            first,
+            left,
+            i_h,
+            s_v,
+            s_z,
+            H,
+            P,
+            R,
+            C,
+            L,
+            MIMO,
+            NORM,
         )
         tl.debug_barrier()
         g = carry(g, tl.exp(total), increment(k, v, total, c, w, DT))

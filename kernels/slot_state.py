@@ -161,8 +161,8 @@ class SlotState:
         adt, dt, trap = self.ring_scalars[slot, :, :3, row].permute(2, 1, 0).unsqueeze(1).unbind(0)
         return Tokens(torch.zeros_like(k), k, v, torch.zeros_like(v), adt, dt, trap, angle)
 
-    def fill(self, slots: list[int], begins: list[int], tokens: Tokens, table: TileTable, run: Run) -> None:
-        """Leave slots after a scan whose sequences began at the positions `begins`, each a chunk's start."""
+    def fill(self, slots: list[int], tokens: Tokens, table: TileTable, run: Run) -> None:
+        """Leave slots, but for their positions, after a scan whose sequences each began at a chunk's start."""
         index, tiles, C = torch.tensor(slots, device=self.g.device), table.last_tile, self.size
         self.g[index] = run.g_last
         self.g_read[index] = run.g_last.to(self.g_read.dtype)
@@ -177,19 +177,19 @@ class SlotState:
         raw = torch.stack([tokens.adt[0], tokens.dt[0], tokens.trap[0]], dim=1)[:, :, token]  # [H, 3, n, C]
         self.ring_scalars[index, :, :3] = raw.permute(2, 0, 1, 3)
         self.ring_scalars[index, :, 3:] = run.scalars[tiles, :, :, :C]
-        lengths = table.last - table.tiles[table.sequences[:, 0].long(), 0] + 1
-        self.position[index] = (lengths + torch.tensor(begins, device=lengths.device)).to(torch.int32)
 
 
 @torch.no_grad()
 def prefill(
-    projection: Tensor, layer: Layer, state: SlotState, slots: Sequence[int], cu_seqlens: Tensor | None = None
-) -> Tensor:
+    projection: Tensor, layer: Layer, state: SlotState, slots: Sequence[int], cu_seqlens: Tensor | None = None,
+    positions: list[int] | None = None,
+) -> Tensor:  # fmt: skip
     """Prompts, or their next pieces, into slots: in_proj's rows [1, T, width] of sequences end to end -> [1, T, H, P].
 
     cu_seqlens int32 [n + 1] cuts them, None: one sequence; slots: one for each, all different. A sequence goes on from what
     its slot holds (`SlotState.zero` before a new one). In how many pieces a prompt comes changes no bit of the outputs nor of
     the slot: the tokens that the slot holds since its last chunk are computed again. Waits for the device.
+    positions: how many tokens each slot holds, where several layers share one count; it is read from there then and not moved on.
     """
     sizes = check_rows(layer, projection, 3)
     index = state.check_slot("slots", slots)
@@ -207,11 +207,14 @@ def prefill(
         raise ValueError(
             f"state: slots of {state.g_read.dtype}, C = {state.size}, {list(state.g.shape[1:])} came, those of the layer wanted"
         )
-    new, positions = prepare(layer, projection), state.position[index].tolist()
-    tokens, fresh, bounds, begins = _joined(state, new, index, positions, offsets)
+    held = state.position[index].tolist() if positions is None else positions
+    tokens, fresh, bounds, begins = _joined(state, prepare(layer, projection), index, held, offsets)
     table = tile_table(bounds, state.size, projection.device)
     run = run_tiles(tokens, layer.weights, layer.pairing, table, state._start(index), keep=False)
-    state.fill(index, begins, tokens, table, run)
+    state.fill(index, tokens, table, run)
+    if positions is None:
+        lengths = [begin + end - start for begin, start, end in zip(begins, bounds, bounds[1:], strict=False)]
+        state.position[index] = torch.tensor(lengths, dtype=torch.int32, device=state.position.device)
     return run.out[fresh].unsqueeze(0)
 
 

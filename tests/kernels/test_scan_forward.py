@@ -96,7 +96,9 @@ def test_walked_sequences_are_tiles_all_at_once_bit_for_bit(R: int, continued: b
     """One program for a head's tiles, or one for each tile and the states in between: how many there are decides, not the result."""
     arguments = fp32(example(4, B=1, T=11, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
     state = tuple(x.float() for x in example_state(4, arguments, 3)) if continued else None
-    how = dict(pairing="half", chunk_size=3, cu_seqlens=torch.tensor([0, 1, 7, 11]), initial_state=state, backend="triton")
+    how = dict(
+        pairing="half", chunk_size=3, cu_seqlens=torch.tensor([0, 1, 7, 11]), initial_state=state, backend="triton"
+    )
     ran = []
     for least in (1, 10**6):
         monkeypatch.setattr("mimosa.kernels.scan_forward.WALKS", least)
