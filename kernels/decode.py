@@ -34,6 +34,9 @@ from .scan_forward import TYPES
 from .slot_state import SCALARS, SlotState
 from .tile_table import block_rows, decode_options
 
+FLUSH_COLUMNS = tl.constexpr(32)  # of the state that a flush holds at once
+# Where B and C come from: rows of the projection, or tensors after the norm.
+RAW, NORMED = tl.constexpr(0), tl.constexpr(1)
 # Rows of ring_scalars.
 ADT, DT_ROW, TRAP, SUM, GAMMA, WEIGHT = (tl.constexpr(i) for i in range(SCALARS))
 
@@ -46,10 +49,7 @@ def flush(
 ):  # fmt: skip
     """Write a full chunk into the slot's state and angle; dt and trap of the token after it make its last token's weight."""
     t, rank = tl.arange(0, L) // R, tl.arange(0, L) % R
-    n, x, j, m = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S), t < C
-    o_g = x[:, None] * N + n[None, :]
-    g = tl.load(p_g + o_g)
-    k = tl.load(p_k + tl.arange(0, L)[:, None] * N + n[None, :], mask=m[:, None], other=0.0)
+    x, j, m = tl.arange(0, P), tl.arange(0, S), t < C
     v = tl.load(p_x + t[:, None] * P + x[None, :], mask=m[:, None], other=0.0).to(tl.float32)
     v = values(v, p_mimo_x, ((i_h * R + rank) * P)[:, None] + x[None, :], MIMO).to(DT)
     c = tl.load(p_scalars + SUM * C + t, mask=m, other=0.0)
@@ -57,35 +57,64 @@ def flush(
     w = tl.load(p_scalars + WEIGHT * C + t, mask=t < C - 1, other=0.0)
     w = tl.where(t == C - 1, gamma + dt_now * sigmoid(-trap_now), w)
     total = tl.load(p_scalars + SUM * C + C - 1)
-    g = carry(g, tl.exp(total), increment(k, v, total, c, w, DT))
-    tl.store(p_g + o_g, g)
-    if COPY:
-        tl.store(p_read + o_g, g.to(DT))
+    PART: tl.constexpr = N if N < FLUSH_COLUMNS else FLUSH_COLUMNS
+    for first in tl.range(
+        0, N, PART, disable_licm=True
+    ):  # by parts of N: the whole state would take half of the registers
+        n = first + tl.arange(0, PART)
+        o_g = x[:, None] * N + n[None, :]
+        k = tl.load(p_k + tl.arange(0, L)[:, None] * N + n[None, :], mask=m[:, None], other=0.0)
+        added = increment(k, v, total, c, w, DT)
+        g = carry(tl.load(p_g + o_g), tl.exp(total), added)
+        tl.store(p_g + o_g, g)
+        if COPY:
+            tl.store(p_read + o_g, g.to(DT))
     tl.store(p_theta + j, reduce_angle(tl.load(p_theta + j) + tl.load(p_turn + j)))
 
 
 @triton.jit
-def normed(p, p_norm, scale, n, m, o_row, DT: tl.constexpr):
-    """Entries n of raw rows of B or C after the norm, rounded to DT as they are when a tensor holds them; fp32 [rows, n]."""
-    raw = tl.load(p + o_row[:, None] + n[None, :], mask=m[:, None], other=0.0).to(tl.float32)
-    return (raw * scale[:, None] * tl.load(p_norm + n).to(tl.float32)[None, :]).to(DT).to(tl.float32)
+def normed(p, p_norm, scale, n, m, o_row, DT: tl.constexpr, SOURCE: tl.constexpr):
+    """Entries n of rows of B or C after the norm, rounded to DT as they are when a tensor holds them; fp32 [rows, n]."""
+    x = tl.load(p + o_row[:, None] + n[None, :], mask=m[:, None], other=0.0).to(tl.float32)
+    if SOURCE == RAW:
+        x = (x * scale[:, None] * tl.load(p_norm + n).to(tl.float32)[None, :]).to(DT).to(tl.float32)
+    return x
 
 
 @triton.jit
 def token_rows(
     p, p_norm, p_bias, o_row, o_bias, m, cos, sin, N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr, EPS: tl.constexpr,
-    DT: tl.constexpr,
+    DT: tl.constexpr, SOURCE: tl.constexpr,
 ):  # fmt: skip
-    """The token's rows of q or k: normed, and with bias and rotation in DT, both [rows, N]; cos and sin [N]. Masked rows are 0."""
+    """The token's rows of q or k: normed, and with bias and rotation, both fp32 [rows, N]; cos and sin [N]. Masked rows are 0."""
     n = tl.arange(0, N)
     other, _, sign = partner(n, N, S, HALF)
-    raw = tl.load(p + o_row[:, None] + n[None, :], mask=m[:, None], other=0.0).to(tl.float32)
-    scale = row_scale(raw, EPS)
-    plain = normed(p, p_norm, scale, n, m, o_row, DT)
+    scale = o_row.to(tl.float32)
+    if SOURCE == RAW:
+        scale = row_scale(tl.load(p + o_row[:, None] + n[None, :], mask=m[:, None], other=0.0).to(tl.float32), EPS)
+    plain = normed(p, p_norm, scale, n, m, o_row, DT, SOURCE)
     u = plain + tl.load(p_bias + o_bias[:, None] + n[None, :], mask=m[:, None], other=0.0).to(tl.float32)
-    v = normed(p, p_norm, scale, other, m, o_row, DT)
+    v = normed(p, p_norm, scale, other, m, o_row, DT, SOURCE)
     v += tl.load(p_bias + o_bias[:, None] + other[None, :], mask=m[:, None], other=0.0).to(tl.float32)
-    return plain, turned(u, v, cos[None, :], sin[None, :], sign[None, :]).to(DT)
+    return plain, turned(u, v, cos[None, :], sin[None, :], sign[None, :])
+
+
+@triton.jit
+def store_token(
+    y, p_x, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_row, i_h,
+    P: tl.constexpr, R: tl.constexpr, MIMO: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """From y [P, QUERIES] of the token's queries to its output row, p_row [P]; p_x, p_z [P] its values and gate logits."""
+    i, x = tl.arange(0, QUERIES), tl.arange(0, P)
+    o_mimo = ((i_h * R + tl.minimum(i, R - 1)) * P)[None, :] + x[:, None]
+    v = tl.broadcast_to(tl.load(p_x + x).to(tl.float32)[:, None], (P, QUERIES))
+    z = tl.broadcast_to(tl.load(p_z + x).to(tl.float32)[:, None], (P, QUERIES))
+    d = tl.load(p_d + i_h).to(tl.float32)
+    out = output_rows(
+        y, values(v, p_mimo_x, o_mimo, MIMO), z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM
+    )
+    o_column = x[:, None] * 0 + tl.arange(0, QUERIES // R)[None, :]  # the sum over the token's ranks stands in column 0
+    tl.store(p_row + x[:, None] + o_column * 0, out.to(p_row.dtype.element_ty), mask=o_column == 0)
 
 
 @triton.jit
@@ -100,10 +129,10 @@ def replay_kernel(
     """The current token's row of one head, p_out [n, H, P]. Grid (n, H)."""
     i_n, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     n, x, j, i = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S), tl.arange(0, QUERIES)
-    p_row = p_out + (i_n * H + i_h) * P + x
+    p_row = p_out + (i_n * H + i_h) * P
     slot = tl.load(p_slots + i_n).to(tl.int64)
     if slot < 0:
-        tl.store(p_row, tl.zeros((P,), p_out.dtype.element_ty))
+        tl.store(p_row + x, tl.zeros((P,), p_out.dtype.element_ty))
         return
     position = tl.load(p_position + slot)
     now, group, o_row, unit = position % C, i_h // (H // G), i_n * s_row, slot * H + i_h
@@ -122,49 +151,41 @@ def replay_kernel(
         )  # fmt: skip
         tl.debug_barrier()
 
-    # What the chunk holds, asked for before anything is computed.
+    # The token's own queries, keys and values; the latter two join the chunk.
+    _, o_angle, _ = partner(n, N, S, HALF)
+    turn = tl.load(p_turn + o_angle, mask=n < now * N, other=0.0)
+    turn = turn_on(turn, tl.load(p_angle + o_angle).to(tl.float32), dt_now)
+    cos, sin = cos_sin(tl.load(p_theta + o_angle) + turn)
+    m, o_bc, o_bias = i < R, (i * G + group) * N, (i_h * R + i) * N
+    plain, k_now = token_rows(p_b, p_b_norm, p_k_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, RAW)
+    _, q = token_rows(p_c, p_c_norm, p_q_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, RAW)
+    tl.store(p_ring_k + ((now * R + i) * N)[:, None] + n[None, :], k_now.to(DT), mask=m[:, None])
+    tl.store(p_ring_x + now * P + x, tl.load(p_x + x))
+    turn_before = tl.load(p_turn + j, mask=j < now * S, other=0.0)
+    if i_h % (H // G) == 0:
+        p_own = p_ring_b + (slot * C + now) * R * G * N
+        tl.store(p_own + o_bc[:, None] + n[None, :], plain.to(DT), mask=m[:, None])
+    tl.debug_barrier()
+
+    # The chunk with the token in it.
     t, rank = tl.arange(0, L) // R, tl.arange(0, L) % R
-    before, current = t < now, t == now
-    o_key = tl.arange(0, L)[:, None] * N + n[None, :]
+    before, held = t < now, t <= now
     g = tl.load(p_read + x[:, None] * N + n[None, :])
-    k = tl.load(p_ring_k + o_key, mask=before[:, None], other=0.0)
-    v = tl.load(p_ring_x + t[:, None] * P + x[None, :], mask=before[:, None], other=0.0)
+    k = tl.load(p_ring_k + tl.arange(0, L)[:, None] * N + n[None, :], mask=held[:, None], other=0.0)
+    v = tl.load(p_ring_x + t[:, None] * P + x[None, :], mask=held[:, None], other=0.0).to(tl.float32)
+    v = values(v, p_mimo_x, ((i_h * R + rank) * P)[:, None] + x[None, :], MIMO).to(DT)
     c = tl.load(p_scalars + SUM * C + t, mask=before, other=0.0)
     gamma = tl.load(p_scalars + GAMMA * C + t, mask=before, other=0.0)
     w = tl.load(p_scalars + WEIGHT * C + t, mask=t < now - 1, other=0.0)
     c_now = tl.load(p_scalars + SUM * C + now - 1, mask=now > 0, other=0.0) + a_now
     gamma_now, sigma_now = dt_now * sigmoid(trap_now), dt_now * sigmoid(-trap_now)  # sigma is the token before's
     w = tl.where(t == now - 1, gamma + sigma_now, w)
-
-    # The token's own queries and keys; the latter join the chunk.
-    _, o_angle, _ = partner(n, N, S, HALF)
-    turn = tl.load(p_turn + o_angle, mask=n < now * N, other=0.0)
-    turn = turn_on(turn, tl.load(p_angle + o_angle).to(tl.float32), dt_now)
-    cos, sin = cos_sin(tl.load(p_theta + o_angle) + turn)
-    m, o_bc, o_bias = i < R, (i * G + group) * N, (i_h * R + i) * N
-    plain, k_now = token_rows(p_b, p_b_norm, p_k_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT)
-    _, q = token_rows(p_c, p_c_norm, p_q_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT)
-    tl.store(p_ring_k + ((now * R + i) * N)[:, None] + n[None, :], k_now, mask=m[:, None])
-    turn_before = tl.load(p_turn + j, mask=j < now * S, other=0.0)
-    tl.debug_barrier()
-    k = tl.where(current[:, None], tl.load(p_ring_k + o_key, mask=current[:, None], other=0.0), k)
-    x_now = tl.load(p_x + x)
-    v = tl.where(current[:, None], x_now[None, :], v).to(tl.float32)
-    v = values(v, p_mimo_x, ((i_h * R + rank) * P)[:, None] + x[None, :], MIMO).to(DT)
     weight = tl.exp(tl.minimum(c_now - c, 0.0)) * tl.where(before, w, 0.0)
-    weight = tl.where(current, gamma_now, weight)
-    y = read_out(q, k, v, g, tl.zeros((QUERIES,), tl.float32) + c_now, weight[:, None], DT)
-
-    o_mimo = ((i_h * R + tl.minimum(i, R - 1)) * P)[None, :] + x[:, None]
-    v_now = values(tl.broadcast_to(x_now.to(tl.float32)[:, None], (P, QUERIES)), p_mimo_x, o_mimo, MIMO)
-    z = tl.broadcast_to(tl.load(p_z + x).to(tl.float32)[:, None], (P, QUERIES))
-    d = tl.load(p_d + i_h).to(tl.float32)
-    out = output_rows(y, v_now, z, d, p_norm, i_h * P, p_mimo_z, p_mimo_o, o_mimo, R, MIMO, NORM)
-    o_column = x[:, None] * 0 + tl.arange(0, QUERIES // R)[None, :]  # the sum over the token's ranks stands in column 0
-    tl.store(p_row[:, None] + o_column * 0, out.to(p_out.dtype.element_ty), mask=o_column == 0)
+    weight = tl.where(t == now, gamma_now, weight)
+    y = read_out(q.to(DT), k, v, g, tl.zeros((QUERIES,), tl.float32) + c_now, weight[:, None], DT)
+    store_token(y, p_x, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_row, i_h, P, R, MIMO, NORM)
 
     # The token's row of the ring.
-    tl.store(p_ring_x + now * P + x, x_now)
     tl.store(p_turn + j, turn_on(turn_before, tl.load(p_angle + j).to(tl.float32), dt_now))
     tl.store(p_scalars + ADT * C + now, a_now)
     tl.store(p_scalars + DT_ROW * C + now, dt_now)
@@ -173,9 +194,6 @@ def replay_kernel(
     tl.store(p_scalars + GAMMA * C + now, gamma_now)
     last = tl.load(p_scalars + GAMMA * C + now - 1, mask=now > 0, other=0.0)
     tl.store(p_scalars + WEIGHT * C + now - 1, last + sigma_now, mask=now > 0)
-    if i_h % (H // G) == 0:
-        p_own = p_ring_b + (slot * C + now) * R * G * N
-        tl.store(p_own + o_bc[:, None] + n[None, :], plain.to(DT), mask=m[:, None])
     if i_h == 0:
         tl.store(p_ring_angle + (slot * C + now) * S + j, tl.load(p_angle + j))
 

@@ -13,42 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .checks import Sizes
-from .chunk_tile import NORM_EPS, PI, cos_sin, partner, reduce_angle, sigmoid, tanh, token_scalars, turned
-from .decode import check_slots
+from .chunk_tile import PI, QUERIES, cos_sin, partner, reduce_angle, sigmoid, tanh, token_scalars
+from .decode import NORMED, RAW, check_slots, store_token, token_rows
 from .projection import Layer, check_rows
 from .rotation import Pairing
 from .scan_forward import TYPES
 from .tensors import State, Tokens, Weights
 from .tile_table import check_tile, recurrent_options
-
-# Where B and C, dt and A come from: rows of the projection, or tensors after norm and activations.
-RAW, NORMED = tl.constexpr(0), tl.constexpr(1)
-
-
-@triton.jit
-def token_row(
-    p,
-    p_norm,
-    p_bias,
-    n,
-    other,
-    cos,
-    sin,
-    sign,
-    N: tl.constexpr,
-    EPS: tl.constexpr,
-    DT: tl.constexpr,
-    SOURCE: tl.constexpr,
-):
-    """A rank's row of q or k at p with bias and rotation, fp32 [N]: no wider than a row, so that no thread waits for another's part."""
-    u, v = tl.load(p + n).to(tl.float32), tl.load(p + other).to(tl.float32)
-    if SOURCE == RAW:
-        scale = tl.rsqrt(tl.sum(u * u, 0) / N + EPS)
-        u = (u * scale * tl.load(p_norm + n).to(tl.float32)).to(DT).to(tl.float32)
-        v = (v * scale * tl.load(p_norm + other).to(tl.float32)).to(DT).to(tl.float32)
-    u += tl.load(p_bias + n).to(tl.float32)
-    v += tl.load(p_bias + other).to(tl.float32)
-    return turned(u, v, cos, sin, sign)
 
 
 @triton.jit
@@ -69,9 +40,9 @@ def recurrent_kernel(
     slot = i_n
     if SLOTS:
         slot = tl.load(p_slots + i_n).to(tl.int64)
-    o_out = (i_n * H + i_h) * P + x
+    p_out += (i_n * H + i_h) * P
     if slot < 0:
-        tl.store(p_out + o_out, tl.zeros((P,), p_out.dtype.element_ty))
+        tl.store(p_out + x, tl.zeros((P,), p_out.dtype.element_ty))
         return
     p_h += (slot * H + i_h) * P * N + x[:, None] * N + n[None, :]
     h = tl.load(p_h)  # nearly all of the bytes: asked for first
@@ -83,54 +54,40 @@ def recurrent_kernel(
         a, dt = a.to(tl.float32), dt.to(tl.float32)
     p_angle += i_n * s_angle + i_h * s_angle_head
     p_theta += (slot * H + i_h) * S
-    other, o_angle, sign = partner(n, N, S, HALF)
+    _, o_angle, _ = partner(n, N, S, HALF)
     theta = tl.load(p_theta + o_angle) + tanh(tl.load(p_angle + o_angle).to(tl.float32)) * (dt * PI)
     cos, sin = cos_sin(reduce_angle(theta))
     theta = reduce_angle(tl.load(p_theta + j) + tanh(tl.load(p_angle + j).to(tl.float32)) * (dt * PI))
 
-    p_b, p_c = p_b + i_n * s_b + i_h // (H // G) * N, p_c + i_n * s_c + i_h // (H // G) * N
-    p_k, p_v = p_k + (slot * R * H + i_h) * N + n, p_v + (slot * H + i_h) * P + x
-    v, v_before = tl.load(p_x + i_n * s_x + i_h * P + x).to(tl.float32), tl.load(p_v).to(tl.float32)
+    i, group = tl.arange(0, QUERIES), i_h // (H // G)
+    m, o_bc, o_bias = i < R, (i * G + group) * N, (i_h * R + i) * N
+    p_b, p_c, p_x, p_z = p_b + i_n * s_b, p_c + i_n * s_c, p_x + i_n * s_x + i_h * P, p_z + i_n * s_z + i_h * P
+    _, k_now = token_rows(p_b, p_b_norm, p_k_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, SOURCE)
+    _, q = token_rows(p_c, p_c_norm, p_q_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, SOURCE)
+    p_k, p_v = p_k + (slot * R * H + i_h) * N, p_v + (slot * H + i_h) * P + x
+    x_now = tl.load(p_x + x)
+    v, v_before = x_now.to(tl.float32), tl.load(p_v).to(tl.float32)
     alpha, gamma = tl.exp(a), dt * sigmoid(trap)
-    beta = dt * sigmoid(-trap) * alpha
+    v, v_before = v * gamma, v_before * (dt * sigmoid(-trap) * alpha)
     h = h * alpha
     for r in tl.static_range(R):
-        before = v_before * beta
+        before = v_before
         if MIMO:
             before = before * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
-        h += before[:, None] * tl.load(p_k + r * H * N).to(tl.float32)[None, :]
+        h += before[:, None] * tl.load(p_k + r * H * N + n).to(tl.float32)[None, :]
     tl.debug_barrier()  # every thread has read what is replaced from here on: a row may be held by several
     tl.store(p_theta + j, theta)
-    tl.store(p_v, v.to(p_v.dtype.element_ty))
+    tl.store(p_v, x_now.to(p_v.dtype.element_ty))
+    tl.store(p_k + (i * H * N)[:, None] + n[None, :], k_now.to(p_k.dtype.element_ty), mask=m[:, None])
+    tl.debug_barrier()
     for r in tl.static_range(R):
-        written = v * gamma
+        written = v
         if MIMO:
             written = written * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
-        k = token_row(
-            p_b + r * G * N, p_b_norm, p_k_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE
-        )
-        h += written[:, None] * k[None, :]
-        tl.store(p_k + r * H * N, k.to(p_k.dtype.element_ty))
+        h += written[:, None] * tl.load(p_k + r * H * N + n).to(tl.float32)[None, :]
     tl.store(p_h, h)
-
-    z, d = tl.load(p_z + i_n * s_z + i_h * P + x).to(tl.float32), tl.load(p_d + i_h).to(tl.float32)
-    out = tl.zeros((P,), tl.float32)
-    for r in tl.static_range(R):
-        o_mimo = (i_h * R + r) * P + x
-        q = token_row(
-            p_c + r * G * N, p_c_norm, p_q_bias + (i_h * R + r) * N, n, other, cos, sin, sign, N, EPS, DT, SOURCE
-        )
-        y = tl.sum(h * q[None, :], 1)
-        gate, skip, share = z, v, 1.0
-        if MIMO:
-            gate, skip = z * tl.load(p_mimo_z + o_mimo).to(tl.float32), v * tl.load(p_mimo_x + o_mimo).to(tl.float32)
-            share = tl.load(p_mimo_o + o_mimo).to(tl.float32)
-        y += d * skip
-        if NORM:
-            scale = tl.rsqrt(tl.sum(y * y, 0) / P + NORM_EPS)
-            y = y * scale * tl.load(p_norm + i_h * P + x).to(tl.float32)
-        out += y * share * (gate * sigmoid(gate))
-    tl.store(p_out + o_out, out.to(p_out.dtype.element_ty))
+    y = tl.dot(h.to(DT), tl.trans(q.to(DT)), input_precision="ieee")
+    store_token(y, p_x, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, i_h, P, R, MIMO, NORM)
 
 
 def _launch(s: Sizes, weights: Weights, pairing: Pairing, state: State, operands: tuple[Any, ...], slots: Tensor | None,
