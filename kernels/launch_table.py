@@ -5,7 +5,8 @@ no longer agree. A row therefore depends on the kernel, the architecture and the
 
 The file is a JSON list with one row a line; a new kernel adds its lines and announces itself (kernel_registry.py). Fields:
 kernel, arch ("sm_90"), direction ("forward", "backward", "step"), dtype ("fp32", "bf16"), shape (the sizes it was made for),
-blocks (constexpr arguments), warps, stages, source ("measured: ..." or "resource report: ...").
+blocks (constexpr arguments), warps, stages, source ("measured: ..." or "resource report: ..."), and where they are set registers
+(most of a thread; 0: the compiler's choice) and spills (instructions that are known and were measured to cost less than the cure).
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ class Launch:
     warps: int
     stages: int
     source: str
+    registers: int = 0
+    spills: int = 0
 
     @property
     def options(self) -> dict[str, int]:
         """What a launch takes besides the blocks: `kernel[grid](..., **row.blocks, **row.options)`."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        most = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages} | most
 
     @property
     def capability(self) -> int:
@@ -63,7 +67,9 @@ def read_rows(text: str) -> tuple[Launch, ...]:
 
 def write_rows(rows: tuple[Launch, ...]) -> str:
     """The text of a table file, one row a line."""
-    return "[\n" + ",\n".join(json.dumps(vars(row)) for row in rows) + "\n]\n"
+    unset = ("registers", "spills")
+    fields = ({k: v for k, v in vars(row).items() if v or k not in unset} for row in rows)
+    return "[\n" + ",\n".join(json.dumps(row) for row in fields) + "\n]\n"
 
 
 @lru_cache(maxsize=1)
