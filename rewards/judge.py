@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from numbers import Real
@@ -9,6 +10,7 @@ from typing import Any
 
 from ..records import Completion, Prompt, Verdict
 from . import registry
+from .judge_link import JudgeLost
 from .verifier import Verifier, one_line, scored, skipped, verifier_failed
 
 TRUNCATED = ("zero", "score", "mask")
@@ -44,6 +46,14 @@ class Judge:
         verdict = self._judged(prompt, completion)
         seconds = time.perf_counter() - start
         return Verdict(verdict.status, verdict.score, verdict.reason, seconds, verdict.components)
+
+    def start(self) -> None:
+        """Starts what the default verifier offers to start, so that no judgement waits for it. Raises JudgeRefused."""
+        verifier = self._verifiers.get(self._default) or self._created(self._default)
+        start = getattr(verifier, "start", None)
+        if callable(start):
+            with contextlib.suppress(JudgeLost):  # the next judgement tries again, and says so
+                start()
 
     def close(self) -> None:
         """Ends what the verifiers started."""
