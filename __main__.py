@@ -169,9 +169,10 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def score(arguments: argparse.Namespace) -> int:
-    from mimosa.rewards import scoring, spec
+    from mimosa.rewards import options as words
+    from mimosa.rewards import scoring
 
-    name, options = spec.parse(arguments.reward, arguments.overrides)
+    name, options = words.parse(arguments.reward, arguments.overrides)
     if arguments.explain:
         from mimosa.rewards.explain import explain
 
@@ -192,11 +193,11 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def reward_check(arguments: argparse.Namespace) -> int:
-    from mimosa.rewards import spec
+    from mimosa.rewards import options as words
     from mimosa.rewards.reward_check import check
     from mimosa.rollout.samples import sample
 
-    name, options = spec.parse(arguments.reward, arguments.overrides)
+    name, options = words.parse(arguments.reward, arguments.overrides)
     return check(sample(arguments.data, arguments.rows), name, options, arguments.timeout)
 
 

@@ -36,7 +36,7 @@ def check(path: str) -> None:
 
 def opened(path: str) -> BinaryIO:
     """The file for reading bytes, unpacked when it ends in .gz."""
-    return cast(BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))  # noqa: SIM115
+    return cast(BinaryIO, gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb"))
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:

@@ -36,8 +36,8 @@ def main() -> None:
     with Judge(settings["spec"], settings["options"], truncated="score", timeout=settings["timeout"]) as judge:
         try:
             judge.start()
-        except JudgeRefused as refused:
-            _say(target, REFUSED + b" " + one_line(f"no sandbox holds here: {refused}").encode())
+        except (JudgeRefused, ValueError) as refused:
+            _say(target, REFUSED + b" " + one_line(f"the reward refuses to start: {refused}").encode())
             return
         _say(target, READY)
         while header := source.readline():
