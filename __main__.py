@@ -193,12 +193,12 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 def reward_check(arguments: argparse.Namespace) -> int:
+    from mimosa.cluster.reward_data import sampled
     from mimosa.rewards import options as words
     from mimosa.rewards.reward_check import check
-    from mimosa.rollout.samples import sample
 
     name, options = words.parse(arguments.reward, arguments.overrides)
-    return check(sample(arguments.data, arguments.rows), name, options, arguments.timeout)
+    return check(sampled(arguments.data, arguments.rows), name, options, arguments.timeout)
 
 
 def bench(arguments: argparse.Namespace) -> int:

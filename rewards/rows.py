@@ -68,13 +68,18 @@ def read(line: bytes, number: int) -> Row:
         problem = "no response" if found is None else f"response is of type {type(found).__name__}, wanted a text"
     if problem:
         return Row(identity, None, "", verifier_failed(f"line {number}: {problem}"))
-    truth = _text(columns.get("ground_truth"))
-    prompt = Prompt(
-        id=str(identity), prompt=_prompt(columns.get("prompt")), verifier="", ground_truth=truth,
+    prompt = prompt_of(columns, identity)
+    empty = "ground_truth" in columns and not prompt.ground_truth.strip() and not columns.get("tests")
+    return Row(identity, prompt, columns["response"], scored(0.0, "the ground truth is empty") if empty else None)
+
+
+def prompt_of(columns: Mapping[str, Any], identity: Any, response: str | None = None) -> Prompt:
+    """The row as a prompt for the verifier that the command line names; `response`: one that is known to be right."""
+    return Prompt(
+        id=str(identity), prompt=_prompt(columns.get("prompt")), verifier="", response=response,
+        ground_truth=_text(columns.get("ground_truth")),
         fields={name: value for name, value in columns.items() if name not in _OWN},
     )  # fmt: skip
-    empty = "ground_truth" in columns and not truth.strip() and not columns.get("tests")
-    return Row(identity, prompt, columns["response"], scored(0.0, "the ground truth is empty") if empty else None)
 
 
 def answer(identity: Any, verdict: Verdict) -> bytes:
