@@ -214,4 +214,4 @@ def _filled(form: str, truth: str) -> str:
 
 def _short(text: str) -> str:
     shown = one_line(text)
-    return repr(shown if len(shown) <= 80 else f"{shown[:40]}...{shown[-37:]}")
+    return f"'{shown if len(shown) <= 80 else f'{shown[:40]}...{shown[-37:]}'}'"

@@ -17,8 +17,6 @@ from typing import Any
 from . import rows
 from .score_pool import Answer, ScorePool
 
-_FLUSH_SECONDS = 0.5  # of answers may be seen late by who follows the output
-
 
 @dataclass
 class Tally:
@@ -84,16 +82,17 @@ def score_file(
     """
     _check(source, target, workers, timeout)
     tally, start = Tally(), time.monotonic()
-    flushed = start
     pool = ScorePool({"spec": spec, "options": dict(options), "timeout": timeout}, workers)
     with rows.opened(source) as file, open(target, "wb") as out, _signals() as signals:
-        for answer in pool.answers(rows.lines(file), lambda: bool(signals)):
+
+        def stopped() -> bool:
+            out.flush()  # for who follows the output
+            return bool(signals)
+
+        for answer in pool.answers(rows.lines(file), stopped):
             out.write(answer.line + b"\n")
             tally.add(answer)
             advance(1)
-            if time.monotonic() > flushed + _FLUSH_SECONDS:
-                out.flush()
-                flushed = time.monotonic()
     tally.stopped, tally.seconds = bool(signals), time.monotonic() - start
     return tally
 
