@@ -119,6 +119,9 @@ class VerifierConfig:
     batch: int = 64  # completions per call
     retries: int = 2  # of a verifier that failed, before the completion is masked
     alarm_share: float = 0.05  # a larger share of failed judgements in a step is warned of
+    resources: dict[str, float] = field(
+        default_factory=dict
+    )  # of Ray, that every actor takes: {judges: 1} keeps to nodes with it
 
 
 @dataclass
