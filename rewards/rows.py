@@ -75,10 +75,13 @@ def read(line: bytes, number: int) -> Row:
 
 def prompt_of(columns: Mapping[str, Any], identity: Any, response: str | None = None) -> Prompt:
     """The row as a prompt for the verifier that the command line names; `response`: one that is known to be right."""
+    fields = {name: value for name, value in columns.items() if name not in _OWN}
+    truth = columns.get("ground_truth")
+    if truth is not None and not isinstance(truth, str):
+        fields["ground_truth"] = truth  # for functions that want it as the row has it
     return Prompt(
-        id=str(identity), prompt=_prompt(columns.get("prompt")), verifier="", response=response,
-        ground_truth=_text(columns.get("ground_truth")),
-        fields={name: value for name, value in columns.items() if name not in _OWN},
+        id=str(identity), prompt=_prompt(columns.get("prompt")), verifier="", ground_truth=_text(truth),
+        response=response, fields=fields,
     )  # fmt: skip
 
 

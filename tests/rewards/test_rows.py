@@ -86,6 +86,7 @@ def test_a_row_becomes_a_prompt_with_its_other_columns():
 )
 def test_a_ground_truth_of_another_type_is_its_text(truth, text):
     assert row(ground_truth=truth).prompt.ground_truth == text
+    assert row(ground_truth=truth).prompt.fields == {"ground_truth": truth}
 
 
 @pytest.mark.parametrize("truth", ["", "  \n", None])
