@@ -1,4 +1,5 @@
-"""Verifiers by name: the built-in ones, and those that installed packages offer as entry points `mimosa.verifiers`.
+"""Verifiers by name: the built-in ones, and those that installed packages offer as entry points `mimosa.verifiers`; by place: anyone's
+reward function in a file or module, or behind an address (see spec.py).
 
 An entry point names a class or function that takes `timeout` and its options as keyword arguments and returns a Verifier.
 """
@@ -6,6 +7,7 @@ An entry point names a class or function that takes `timeout` and its options as
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
@@ -14,7 +16,9 @@ from typing import Any
 from .code_tests import CodeTests
 from .countdown import Countdown
 from .exact import Exact
+from .function import Function
 from .math_answer import MathAnswer
+from .spec import WANTED, Spec, missing, parse
 from .verifier import Verifier
 
 GROUP = "mimosa.verifiers"
@@ -33,30 +37,67 @@ def known() -> list[str]:
 
 def unknown(name: str) -> str:
     """What to say of a name that `create` does not take."""
-    return f"unknown verifier {name!r}{_nearest(name, known())}"
+    return f"unknown verifier {name!r}{_nearest(name, known())}, or {WANTED}"
 
 
-def check(name: str, options: Mapping[str, Any]) -> None:
-    """Raises ValueError for an unknown verifier, an unknown option or an ill-typed one; starts nothing."""
-    _checked(_factory(name), name, options)
+def label(spec: str) -> str:
+    """A verifier's short name, for messages and metrics: `my.py:reward` for a function in a file."""
+    place = parse(spec)
+    return spec if place is None or spec in known() else place.label
 
 
-def create(name: str, options: Mapping[str, Any], timeout: float) -> Verifier:
-    """The verifier `name` with its options; `timeout`: seconds per judgement. Raises ValueError as `check` does."""
+def absolute(spec: str) -> str:
+    """`spec` so that it means the same from another folder."""
+    place = parse(spec)
+    return spec if place is None or spec in known() else place.text
+
+
+def check(spec: str, options: Mapping[str, Any], load: bool = True) -> None:
+    """Raises ValueError, one line, for an unknown verifier, an unknown option or an ill-typed one.
+
+    With `load` a function is loaded in a process of its own, which ends again: an import that fails, or parameters that no known
+    system has, come to light here. No other verifier starts anything.
+    """
+    factory = _factory(spec)
+    _checked(factory, spec, options)
+    if load and isinstance(factory, functools.partial) and factory.func is Function:
+        verifier = factory(timeout=1.0, **options)
+        try:
+            verifier.start()
+        finally:
+            verifier.close()
+
+
+def create(spec: str, options: Mapping[str, Any], timeout: float) -> Verifier:
+    """The verifier that `spec` names, with its options.
+
+    spec: a built-in name, that of an entry point, `path/to/file.py:function`, `pkg.module:function` or `pkg.module.function`, or an
+    http(s) address. timeout: seconds per judgement. Raises ValueError as `check` without `load` does.
+    """
     if not timeout > 0:
         raise ValueError(f"verifier.timeout is {timeout}, wanted more than 0 seconds")
-    factory = _factory(name)
-    _checked(factory, name, options)
+    factory = _factory(spec)
+    _checked(factory, spec, options)
     return factory(timeout=timeout, **options)
 
 
-def _factory(name: str) -> Callable[..., Verifier]:
-    if name in BUILT_IN:
-        return BUILT_IN[name]
+def _factory(spec: str) -> Callable[..., Verifier]:
+    if spec in BUILT_IN:
+        return BUILT_IN[spec]
     for point in entry_points(group=GROUP):
-        if point.name == name:
+        if point.name == spec:
             return point.load()
-    raise ValueError(unknown(name))
+    place = parse(spec)
+    if place is None or place.kind == "url":
+        raise ValueError(unknown(spec))
+    return _placed(place)
+
+
+def _placed(place: Spec) -> Callable[..., Verifier]:
+    why = missing(place)
+    if why:
+        raise ValueError(f"verifier {why}")
+    return functools.partial(Function, place)
 
 
 def _checked(factory: Callable[..., Verifier], name: str, options: Mapping[str, Any]) -> None:
@@ -68,9 +109,15 @@ def _checked(factory: Callable[..., Verifier], name: str, options: Mapping[str, 
         if key not in names:
             raise ValueError(f"unknown option {key!r} of verifier {name!r}{_nearest(key, names)}")
         default = parameters[key].default
-        if isinstance(default, (bool, str)) and type(value) is not type(default):
+        if not _fits(value, default):
             wanted = type(default).__name__
             raise ValueError(f"option {key!r} of verifier {name!r} is {value!r}, wanted a value of type {wanted}")
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default) or not isinstance(default, (bool, str, int))
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
