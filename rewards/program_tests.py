@@ -26,7 +26,7 @@ def run(tests: dict[str, Any], code: str, slot: Slot, limits: Limits, deadline: 
                 output = _output(session, code, limits.output, deadline)
             except _Fault as fault:
                 return 0.0, f"case {number}: the program {fault}"
-        if _lines(output) != _lines(case["output"].encode("utf-8", "surrogatepass")):
+        if lines(output) != lines(case["output"].encode("utf-8", "surrogatepass")):
             return 0.0, f"case {number}: another output"
     return 1.0, f"all {len(cases)} cases passed"
 
@@ -70,7 +70,7 @@ def _raised(session: Session) -> str:
     return f"raised {': '.join(str(one) for one in said)}" if type(said) is list else ""
 
 
-def _lines(output: bytes) -> list[bytes]:
+def lines(output: bytes) -> list[bytes]:
     lines = [line.rstrip() for line in output.split(b"\n")]
     while lines and not lines[-1]:
         lines.pop()

@@ -15,9 +15,12 @@ from typing import Any
 
 from .code_tests import CodeTests
 from .countdown import Countdown
+from .endpoint import Endpoint
 from .exact import Exact
 from .function import Function
 from .math_answer import MathAnswer
+from .rubric import Part, Rubric
+from .sandbox_fusion import SandboxFusion
 from .spec import WANTED, Spec, missing, parse
 from .verifier import Verifier
 
@@ -46,10 +49,21 @@ def label(spec: str) -> str:
     return spec if place is None or spec in known() else place.label
 
 
-def absolute(spec: str) -> str:
-    """`spec` so that it means the same from another folder."""
+def absolute(spec: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """`spec` and its options so that they mean the same from another folder."""
     place = parse(spec)
-    return spec if place is None or spec in known() else place.text
+    text = spec if place is None or spec in known() else place.text
+    changed = dict(options)
+    if spec == "rubric" and isinstance(changed.get("parts"), (list, tuple)):
+        changed["parts"] = [_absolute_part(part) for part in changed["parts"]]
+    return text, changed
+
+
+def _absolute_part(part: Any) -> Any:
+    if not isinstance(part, Mapping) or not isinstance(part.get("verifier"), str):
+        return part
+    text, options = absolute(part["verifier"], part.get("options") or {})
+    return {**part, "verifier": text, **({"options": options} if options else {})}
 
 
 def check(spec: str, options: Mapping[str, Any], load: bool = True) -> None:
@@ -60,12 +74,11 @@ def check(spec: str, options: Mapping[str, Any], load: bool = True) -> None:
     """
     factory = _factory(spec)
     _checked(factory, spec, options)
-    if load and isinstance(factory, functools.partial) and factory.func is Function:
-        verifier = factory(timeout=1.0, **options)
-        try:
-            verifier.start()
-        finally:
-            verifier.close()
+    if spec == "rubric":
+        for part in _parts(options.get("parts")):
+            check(part["verifier"], part["options"], load)
+    if isinstance(factory, functools.partial):
+        _tried(factory(timeout=1.0, **options), load)
 
 
 def create(spec: str, options: Mapping[str, Any], timeout: float) -> Verifier:
@@ -88,7 +101,7 @@ def _factory(spec: str) -> Callable[..., Verifier]:
         if point.name == spec:
             return point.load()
     place = parse(spec)
-    if place is None or place.kind == "url":
+    if place is None:
         raise ValueError(unknown(spec))
     return _placed(place)
 
@@ -97,7 +110,49 @@ def _placed(place: Spec) -> Callable[..., Verifier]:
     why = missing(place)
     if why:
         raise ValueError(f"verifier {why}")
-    return functools.partial(Function, place)
+    if place.kind != "url":
+        return functools.partial(Function, place)
+    return functools.partial(SandboxFusion if place.label.endswith("/run_code") else Endpoint, place)
+
+
+def _tried(verifier: Verifier, load: bool) -> None:
+    """Its options have been read when it was made; a function is loaded too."""
+    try:
+        if load and isinstance(verifier, Function):
+            verifier.start()
+    finally:
+        verifier.close()
+
+
+def _rubric(*, timeout: float, parts: Any = None) -> Verifier:
+    """The verifier `rubric`. parts: a list of mappings with verifier, and optionally weight (1), options and name."""
+    made = [
+        Part(part["name"], part["weight"], create(part["verifier"], part["options"], timeout)) for part in _parts(parts)
+    ]
+    return Rubric(made)
+
+
+def _parts(given: Any) -> list[dict[str, Any]]:
+    """The parts of a rubric with their defaults; names are told apart by numbers. Raises ValueError."""
+    where = "option 'parts' of verifier 'rubric'"
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ValueError(f"{where} is {given!r}, wanted a list of {{verifier, weight, options, name}}")
+    parts: list[dict[str, Any]] = []
+    for number, one in enumerate(given, 1):
+        if not isinstance(one, Mapping) or not isinstance(one.get("verifier"), str):
+            raise ValueError(f"{where}: part {number} is {one!r}, wanted a mapping with verifier")
+        for key in one:
+            if key not in ("verifier", "weight", "options", "name"):
+                raise ValueError(f"{where}: part {number}: unknown key {key!r}, wanted verifier, weight, options, name")
+        weight, options = one.get("weight", 1.0), one.get("options") or {}
+        if type(weight) not in (int, float) or not 0 <= weight < float("inf") or not isinstance(options, Mapping):
+            raise ValueError(f"{where}: part {number} is {one!r}, wanted a weight of 0 or more and options by name")
+        name = str(one.get("name") or label(one["verifier"]))
+        name += f"#{number}" if any(part["name"] == name for part in parts) else ""
+        parts.append({"name": name, "weight": float(weight), "verifier": one["verifier"], "options": dict(options)})
+    if not any(part["weight"] for part in parts):
+        raise ValueError(f"{where}: every weight is 0, wanted one above")
+    return parts
 
 
 def _checked(factory: Callable[..., Verifier], name: str, options: Mapping[str, Any]) -> None:
@@ -124,3 +179,6 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
     return f"; nearest known: {close[0]!r} (known: {', '.join(names)})" if close else "; it takes none"
+
+
+BUILT_IN["rubric"] = _rubric
