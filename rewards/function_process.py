@@ -18,9 +18,7 @@ import os
 import pickle
 import resource
 import select
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -29,10 +27,10 @@ from typing import Any
 
 from . import process_tree
 from .calls import Call
+from .confinement import die_with
 from .interfaces import Interface, NoInterface, bound, find
 from .outcomes import Outcome, Scale, Unsound, several, single
 
-_SPARE_SECONDS = 5.0  # of processor time beyond a question's limit, should nobody be left to end a call that hangs
 _CAUGHT = (
     Exception,
     SystemExit,
@@ -158,7 +156,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what the function prints
     settings, own = json.loads(sys.argv[1]), os.getpid()
-    threading.Thread(target=_end_with_parent, args=(questions,), daemon=True).start()
+    _watch(questions, replies)
     process_tree.adopt_orphans()
     resource.setrlimit(resource.RLIMIT_DATA, (settings["memory"], settings["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -175,28 +173,27 @@ def main() -> None:
     with open(questions, "rb", closefd=False) as lines:
         for line in lines:
             question = json.loads(line)
-            _bound_processor_time(question["seconds"])
             found = answered(question, function)
             if os.getpid() != own:  # the function forked and returned twice
                 os._exit(0)
-            _bound_processor_time(0)
             results = [[one.to_dict() for one in outcomes] for outcomes in found]
             _reply(replies, {"number": question["number"], "results": results})
 
 
-def _bound_processor_time(seconds: float) -> None:
-    """Default action of the signal: the kernel ends the process, C code or not. The usual timer is left to the function."""
-    spare = (seconds + _SPARE_SECONDS) * (os.cpu_count() or 1) if seconds else 0
-    signal.setitimer(signal.ITIMER_PROF, spare)
-
-
-def _end_with_parent(questions: int) -> None:
-    """Ends the process and its children when the parent is gone."""
-    poll = select.poll()
-    poll.register(questions, 0)  # hangups are always told
-    poll.poll()
-    process_tree.end_children(os.getpid())
-    os._exit(0)
+def _watch(questions: int, replies: int) -> None:
+    """A child that ends this process and all below it when the parent is gone: a thread could not, while C code holds the lock."""
+    own = os.getpid()
+    if os.fork():
+        return
+    try:
+        os.close(replies)
+        die_with(own)
+        poll = select.poll()
+        poll.register(questions, 0)  # hangups are always told
+        poll.poll()
+        process_tree.end(own)
+    finally:
+        os._exit(0)
 
 
 def _reply(replies: int, message: dict[str, Any]) -> None:

@@ -18,14 +18,14 @@ def adopt_orphans() -> None:
 
 
 def end(root: int) -> None:
-    """Ends `root`, a child of this process, and its descendants; the caller waits for it."""
+    """Ends `root` and its descendants, this process excepted; who started `root` waits for it."""
     _signal(root, signal.SIGSTOP)  # alive but still, it keeps its orphans and starts no more
     end_children(root)
     _signal(root, signal.SIGKILL)
 
 
 def end_children(root: int) -> None:
-    """Ends the descendants of `root`."""
+    """Ends the descendants of `root`, this process excepted."""
     for attempt in range(_ROUNDS):
         below = descendants(root)
         if not below:
@@ -36,7 +36,7 @@ def end_children(root: int) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Processes below `root` that still run."""
+    """Processes below `root` that still run, without this one."""
     parents: dict[int, int] = {}
     running: set[int] = set()
     for name in os.listdir("/proc"):
@@ -50,7 +50,7 @@ def descendants(root: int) -> list[int]:
         parents[int(name)] = int(parent)
         if state not in "ZX":
             running.add(int(name))
-    return [one for one in running if one != root and _is_below(one, root, parents)]
+    return [one for one in running if one not in (root, os.getpid()) and _is_below(one, root, parents)]
 
 
 def _is_below(process: int, root: int, parents: dict[int, int]) -> bool:
