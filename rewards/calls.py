@@ -70,13 +70,13 @@ class Call:
 
     @cached_property
     def truth(self) -> Any:
-        """The ground truth; a list or mapping as the row has it rather than its JSON."""
+        """The ground truth; a number, list or mapping as the row has it rather than as text."""
         text = self.row["ground_truth"]
         inside = [self.fields[name] for name in _NESTED if isinstance(self.fields.get(name), Mapping)]
         for place in (self.fields, *inside):
             for name in TRUTHS:
                 value = place.get(name)
-                if isinstance(value, (list, dict)) and json.dumps(value, ensure_ascii=False) == text:
+                if value is not None and not isinstance(value, str) and text == _text(value):
                     return value
         return text
 
@@ -138,6 +138,11 @@ class Call:
 
 def _said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
+
+
+def _text(value: Any) -> str:
+    """As a row's ground truth is written into the record."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
 
 
 def _json(text: str) -> Any:
