@@ -10,8 +10,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-TRUTHS = ("ground_truth", "answer", "solution", "label", "target")  # columns and parameters that may hold it
-_NESTED = ("reward_model", "reward_spec")  # columns that hold it one level down
+TRUTHS = ("ground_truth", "answer", "solution", "label", "target")  # parameters that may mean the ground truth
 
 
 class Status(enum.Enum):
@@ -68,17 +67,10 @@ class Call:
         """A chat's turns joined by newlines: the tokenizer that could put special tokens between them is elsewhere."""
         return self.prompt if isinstance(self.prompt, str) else "\n".join(turn["content"] for turn in self.prompt)
 
-    @cached_property
+    @property
     def truth(self) -> Any:
         """The ground truth; a number, list or mapping as the row has it rather than as text."""
-        text = self.row["ground_truth"]
-        inside = [self.fields[name] for name in _NESTED if isinstance(self.fields.get(name), Mapping)]
-        for place in (self.fields, *inside):
-            for name in TRUTHS:
-                value = place.get(name)
-                if value is not None and not isinstance(value, str) and text == _text(value):
-                    return value
-        return text
+        return self.fields.get("ground_truth", self.row["ground_truth"])
 
     @property
     def data_source(self) -> Any:
@@ -138,11 +130,6 @@ class Call:
 
 def _said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
-
-
-def _text(value: Any) -> str:
-    """As a row's ground truth is written into the record."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else str(value)
 
 
 def _json(text: str) -> Any:

@@ -38,6 +38,13 @@ class Rubric:
         """Whether a part needs all answers of a group at once."""
         return any(isinstance(p.verifier, BatchVerifier) and p.verifier.grouped for p in self._parts)
 
+    def start(self) -> None:
+        """Starts what the parts offer to start. Raises what they raise."""
+        for part in self._parts:
+            start = getattr(part.verifier, "start", None)
+            if callable(start):
+                start()
+
     def score(self, response: str, prompt: Prompt, *, truncated: bool = False) -> Verdict:
         """The verdict on one answer, which is a group of its own."""
         return self.score_all([Answer(prompt, response, truncated)])[0]

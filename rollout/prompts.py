@@ -103,16 +103,18 @@ def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judge
     response = _column(raw.columns, fields.response)
     identity = _column(raw.columns, fields.id)
     named = _column(raw.columns, fields.verifier)
-    used = {fields.prompt, fields.response, fields.id, fields.verifier}
-    if isinstance(raw.columns.get("ground_truth"), str):
-        used |= {"ground_truth"} & {fields.ground_truth}  # the record holds it as it is
+    used = {fields.prompt, fields.response, fields.id, fields.verifier, "ground_truth"}
+    others = {name: value for name, value in raw.columns.items() if name not in used}
+    truth = _column(raw.columns, fields.ground_truth)
+    if judged and not isinstance(truth, str):
+        others["ground_truth"] = truth  # for functions that want it as the row has it
     return Prompt(
         id=str(number) if identity is None else str(identity),
         prompt=_prompt(raw, fields),
         verifier=verifier if named is None else str(named),
         ground_truth=_ground_truth(raw, fields) if judged else "",
         response=None if response is None else str(response),
-        fields={name: value for name, value in raw.columns.items() if name not in used},
+        fields=others,
     )
 
 

@@ -56,7 +56,7 @@ def test_a_row_is_recognised_by_its_fields(name, row, kind, tmp_path):
 
 def test_a_question_is_a_prompt_and_takes_the_template(tmp_path):
     prompt, _ = loaded(tmp_path, {"question": "6*7", "answer": 42}, template="{prompt}=")
-    assert (prompt.prompt, prompt.ground_truth, prompt.fields) == ("6*7=", "42", {"answer": 42})
+    assert (prompt.prompt, prompt.ground_truth, prompt.fields) == ("6*7=", "42", {"answer": 42, "ground_truth": 42})
 
 
 def test_a_closing_assistant_turn_is_the_demonstration(tmp_path):
