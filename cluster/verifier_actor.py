@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 
 from ..configs.schema import Config
-from ..records import Completion, Prompt, Verdict
+from ..records import Completion, Task, Verdict
 from ..rewards.judge import Judge
 
 
 class VerifierActor:
-    """Scores completions one by one."""
+    """Scores completions; those of one prompt come together."""
 
     def __init__(self, config: Config):
         reward, verifier = config.reward, config.verifier
@@ -20,9 +20,10 @@ class VerifierActor:
             retries=verifier.retries,
         )  # fmt: skip
 
-    def score(self, items: Sequence[tuple[Prompt, Completion]]) -> list[Verdict]:
-        """One verdict an item, in order."""
-        return [self.judge.judge(prompt, completion) for prompt, completion in items]
+    def score(self, items: Sequence[tuple[Task, Completion]]) -> list[Verdict]:
+        """One verdict an item, in order. A verifier of groups takes what is here of a prompt for the whole group."""
+        prompt_ids = {task.request.uid: task.request.token_ids.tolist() for task, _ in items}
+        return self.judge.judge_all([(task.prompt, completion) for task, completion in items], prompt_ids)
 
     def pid(self) -> int:
         return os.getpid()

@@ -73,6 +73,7 @@ RULES: tuple[Rule, ...] = (
     *at_least(0, "rollout.gpus"),
     *above(0, "rollout.temperature", "rollout.timeout"),
     *at_least(1, "verifier.actors", "verifier.batch"),
+    *at_least(2, "verifier.alarm_window"),
     *at_least(0, "verifier.retries"),
     *above(0, "verifier.timeout"),
     *share("verifier.alarm_share"),

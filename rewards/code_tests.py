@@ -57,10 +57,10 @@ class CodeTests:
 
     def score(self, response: str, prompt: Prompt, *, truncated: bool = False) -> Verdict:
         """1 when the program passes every test of the row, else 0 with the reason."""
-        tests = _tests(prompt)
+        tests = tests_of(prompt)
         if not tests:
             return scored(0.0, "the row has no tests")
-        wrong = _malformed(tests)
+        wrong = malformed(tests)
         if wrong:
             return verifier_failed(f"tests of prompt {prompt.id!r}: {wrong}")
         code = program(response, str(tests.get("entry_point", "")))
@@ -99,7 +99,7 @@ class CodeTests:
         return one_line(f"unsafe: {reason}" if self._unsafe else reason)
 
 
-def _tests(prompt: Prompt) -> Any:
+def tests_of(prompt: Prompt) -> Any:
     """The row's tests: the field of that name, or JSON in the ground truth; a text that is no JSON stays what it is."""
     tests = prompt.fields.get("tests") or prompt.ground_truth
     if isinstance(tests, str):
@@ -110,7 +110,7 @@ def _tests(prompt: Prompt) -> Any:
     return tests
 
 
-def _malformed(tests: Any) -> str:
+def malformed(tests: Any) -> str:
     """What is wrong with the row's tests; empty when nothing is."""
     if not isinstance(tests, Mapping):
         return f"{type(tests).__name__}, wanted an object with kind, and code or cases"

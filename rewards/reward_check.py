@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..configs.errors import RunError
 from ..records import Completion, Prompt, Verdict
 from . import extraction
 from .judge import Judge
+from .judge_link import JudgeRefused
 from .verifier import one_line
 
 _FORMS = ("\\boxed{{{}}}", "#### {}", "<answer>{}</answer>", "{}")  # of an answer, where the data shows none
@@ -166,7 +168,10 @@ def check(
 ) -> int:
     """Tries the reward, says what was found, and returns the exit status: 1 when something looks wrong. Raises ValueError."""
     with Judge(spec, options, truncated="score", timeout=timeout) as judge:
-        judge.start()
+        try:
+            judge.start()
+        except JudgeRefused as refused:
+            raise RunError(one_line(f"the reward refuses to start: {refused}")) from refused
         found = RewardCheck(prompts, judge, spec, options)
         say(
             f"{spec} on {len(prompts)} rows, right responses {'made as' if found.form else 'such as'} {_short(found.example)}"

@@ -52,7 +52,7 @@ def test_options_reach_the_verifier():
 
 
 def test_entry_points(installed):
-    assert registry.known() == ["code", "countdown", "exact", "length", "math"]
+    assert registry.known() == ["code", "countdown", "exact", "length", "math", "rubric"]
     verifier = registry.create("length", {"limit": 3}, timeout=4.0)
     assert (type(verifier), verifier.timeout, verifier.limit) == (Length, 4.0, 3)
 
