@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..configs.schema import SourceConfig
+from ..configs.schema import FieldsConfig, SourceConfig
 from ..records import Prompt
 from ..rewards.benchmarks import converted
 from ..rewards.rows import prompt_of
+from ..rollout.row_formats import recognised
 from ..rollout.sources import raw_rows
 from ..rollout.tasks import TASKS, make_task
 
@@ -32,7 +33,22 @@ def sampled(data: str, most: int) -> list[Prompt]:
 
 
 def _columns(data: str) -> Iterator[Mapping[str, Any]]:
-    return (converted(row.columns) for row in raw_rows(SourceConfig(path=data)))
+    return (_unified(row.columns) for row in raw_rows(SourceConfig(path=data)))
+
+
+def _unified(columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A benchmark's row, or one of another system, with prompt and ground truth under these names."""
+    _, opened, names = recognised(converted(columns), FieldsConfig())
+    return {**opened, "prompt": _at(opened, names.prompt), "ground_truth": _at(opened, names.ground_truth)}
+
+
+def _at(columns: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a field inside one: "reward_model.ground_truth"."""
+    if name in columns:
+        return columns[name]
+    return reduce(
+        lambda inside, part: inside.get(part) if isinstance(inside, Mapping) else None, name.split("."), columns
+    )
 
 
 def _drawn(rows: Iterator[Mapping[str, Any]], most: int) -> list[tuple[int, Mapping[str, Any]]]:

@@ -61,6 +61,39 @@ def test_word_problems_with_marks(check):
         assert check(rows, *words)[0] == 0
 
 
+def test_rows_of_other_systems(check, tmp_path):
+    chat = [{"role": "user", "content": "?"}]
+    verl = [
+        {"data_source": "d", "prompt": chat, "reward_model": {"style": "rule", "ground_truth": str(n)}}
+        for n in range(20, 30)
+    ]
+    shown = [
+        {"messages": [*chat, {"role": "assistant", "content": f"\\boxed{{{n}}}"}], "answer": str(n)}
+        for n in range(20, 30)
+    ]
+    for rows in (verl, shown):
+        status, said = check(rows, "math")
+        assert status == 0 and "10 of 10 rows do" in said.out
+    row = sampled(str(tmp_path / "rows.jsonl"), 1)[0]
+    assert row.response == f"\\boxed{{{row.ground_truth}}}" and row.prompt[0].content == "?"
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("float(response == f'\\\\boxed{{{ground_truth}}}')", []),
+        ("float(ground_truth in response)", ["hedged"]),
+        ("1.0", ["empty", "another row's", "cut in half", "hedged"]),
+        ("0.0", ["right"]),
+        ("float('nan')", ["right", "empty", "another row's", "cut in half", "hedged"]),
+    ],
+)
+def test_functions_of_ones_own(check, tmp_path, body, names):
+    (tmp_path / "mine.py").write_text(f"def grade(response, ground_truth):\n    return {body}\n")
+    status, said = check(sums(30), f"{tmp_path}/mine.py:grade")
+    assert (status, wrong(said)) == (int(bool(names)), names), said.out
+
+
 def test_ground_truths_that_nothing_equals(check):
     status, said = check([*sums(5), {"id": "long", "ground_truth": "7" * 401}], "math")
     assert (status, wrong(said)) == (1, ["right"])
@@ -93,11 +126,10 @@ def test_a_verifier_that_cannot_judge(check):
 
 
 def test_the_same_answer_in_other_writing_is_only_noted(check):
-    rows = sums(60)
-    rows[7] = {"id": "half", "ground_truth": "0.5"}
-    rows += [{"id": f"x{n}", "ground_truth": "\\frac12"} for n in range(20)]
+    rows = sums(180)
+    rows += [{"id": f"{n}", "ground_truth": ("0.5", "\\frac12")[n % 2]} for n in range(20)]
     status, said = check(rows, "math")
-    assert status == 0, said.out
+    assert status == 0 and "pairs of rows take each other's answer, as the same one in other writing" in said.out
 
 
 @pytest.mark.parametrize(
