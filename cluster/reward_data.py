@@ -46,9 +46,9 @@ def _at(columns: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of a field inside one: "reward_model.ground_truth"."""
     if name in columns:
         return columns[name]
-    return reduce(
-        lambda inside, part: inside.get(part) if isinstance(inside, Mapping) else None, name.split("."), columns
-    )
+    head, _, rest = name.partition(".")
+    inside = columns.get(head)
+    return _at(inside, rest) if rest and isinstance(inside, Mapping) else None
 
 
 def _drawn(rows: Iterator[Mapping[str, Any]], most: int) -> list[tuple[int, Mapping[str, Any]]]:
