@@ -5,6 +5,7 @@ Ours and the peer take turns, so that a busy machine costs both alike: the ratio
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import statistics
@@ -14,16 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..records import Prompt
 from ..rewards.bubblewrap import find
 from ..rewards.code_tests import CodeTests
 from ..rewards.math_answer import MathAnswer
+from ..rewards.process_tree import descendants
 from ..rewards.sandbox import TIERS
 from .record import Figure, append, figure, processor_name, show
 
 AIMS = {"integers": 100_000, "mixed": 250, "code": 250}  # a second; integers and mixed on one core, code on two
-REPETITIONS = 2
+REPETITIONS = 7
+Row = tuple[str, str, bool]  # response, ground truth, whether it is right
 Work = Callable[[], int]  # does some judgements and returns how many
 
 PROGRAMS = (  # solution, assertions, whether they hold
@@ -50,28 +55,49 @@ def on_processors(count: int) -> Iterator[int]:
         os.sched_setaffinity(0, before)
 
 
-def rate(work: Work) -> float:
-    """Judgements a second of wall time."""
-    start = time.perf_counter()
-    count = work()
-    return count / (time.perf_counter() - start)
+@dataclass
+class Rates:
+    """Judgements a second of each repetition: by the clock, and by the processor time of this process and all below it."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def time(self, work: Work) -> None:
+        start, used = time.perf_counter(), processor_seconds()
+        count = work()
+        self.wall.append(count / (time.perf_counter() - start))
+        self.processor.append(count / max(processor_seconds() - used, 1e-3))
 
 
-def integers(count: int, seed: int) -> list[tuple[str, str]]:
-    """(response, ground truth): whole numbers behind a few lines of reasoning, a third of them wrong."""
+def processor_seconds() -> float:
+    """Of this process, those below it that run, and those that these have waited for."""
+    own = os.times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for process in descendants(os.getpid()):
+        with contextlib.suppress(OSError):  # gone meanwhile: its parent has its time
+            words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, words[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def integers(count: int, seed: int) -> list[Row]:
+    """Whole numbers behind a few lines of reasoning, a third of them wrong."""
     draw, rows = random.Random(seed), []
     for _ in range(count):
         a, b = draw.randrange(10_000), draw.randrange(10_000)
-        answer = a + b + (draw.random() < 1 / 3)
-        rows.append((f"We add {a} and {b}: that gives {answer}.\nSo the answer is \\boxed{{{answer}}}.", str(a + b)))
+        wrong = draw.random() < 1 / 3
+        answer = a + b + wrong
+        rows.append(
+            (f"We add {a} and {b}: that gives {answer}.\nSo the answer is \\boxed{{{answer}}}.", str(a + b), not wrong)
+        )
     return rows
 
 
-def mixed(count: int, seed: int) -> list[tuple[str, str]]:
-    """(response, ground truth): 3 in 10 whole numbers, 3 other numbers, 2 expressions, 2 of sets, intervals, tuples; no two alike."""
+def mixed(count: int, seed: int) -> list[Row]:
+    """3 in 10 whole numbers, 3 other numbers, 2 expressions, 2 of sets, intervals, tuples; no two alike."""
     draw, rows = random.Random(seed), []
     for number in range(count):
-        a, b, c = (draw.randint(2, 999) for _ in range(3))
+        a, b, c = draw.sample(range(2, 1000), 3)
         wrong = draw.random() < 1 / 3
         forms = (
             (f"{a + wrong}", f"{a}"),
@@ -86,27 +112,29 @@ def mixed(count: int, seed: int) -> list[tuple[str, str]]:
             (f"[{a}, \\frac{{{b}}}{{2}})", f"[{a + wrong}, {b / 2})"),
         )
         answer, truth = forms[number % len(forms)]
-        rows.append((f"After some algebra we find \\boxed{{{answer}}}.", truth))
+        rows.append((f"After some algebra we find \\boxed{{{answer}}}.", truth, not wrong))
     return rows
 
 
-def ours(rows: Sequence[tuple[str, str]], verifier: MathAnswer) -> Work:
-    prompts = [(response, Prompt("p", "", "math", truth)) for response, truth in rows]
+def ours(rows: Sequence[Row], verifier: MathAnswer) -> Work:
+    """The verifier on rows; that its verdicts are right is seen to."""
+    prompts = [(response, Prompt("p", "", "math", truth)) for response, truth, _ in rows]
+    wanted = sum(right for _, _, right in rows)
 
     def work() -> int:
-        for response, prompt in prompts:
-            verifier.score(response, prompt)
+        found = [verifier.score(response, prompt).score for response, prompt in prompts]
+        assert found.count(1.0) == wanted, f"{found.count(1.0)} of {wanted} right answers"
         return len(prompts)
 
     return work
 
 
-def math_verify(rows: Sequence[tuple[str, str]]) -> Work:
+def math_verify(rows: Sequence[Row]) -> Work:
     """The library as its documentation calls it, in this process, with its own limits of 5 s a step."""
     from math_verify import parse, verify
 
     def work() -> int:
-        for response, truth in rows:
+        for response, truth, _ in rows:
             verify(parse(f"\\boxed{{{truth}}}"), parse(response))
         return len(rows)
 
@@ -119,13 +147,13 @@ def bench_math() -> Iterator[Figure]:
     rows_of = {"integers": integers, "mixed": mixed}
     for kind, (many, few) in sizes.items():
         verifier = MathAnswer()
-        own, theirs = [], []
+        own, theirs = Rates(), Rates()
         with on_processors(1):
             ours(mixed(10, 99), verifier)()  # the checker process starts
             math_verify(mixed(10, 99))()
             for seed in range(REPETITIONS):  # new numbers each time: caches of answers must not help
-                own.append(rate(ours(rows_of[kind](many, seed), verifier)))
-                theirs.append(rate(math_verify(rows_of[kind](few, seed))))
+                own.time(ours(rows_of[kind](many, seed), verifier))
+                theirs.time(math_verify(rows_of[kind](few, seed)))
         verifier.close()
         yield _figure("math-verify, in process", f"{kind}, one core", "answers/s", theirs)
         yield _figure("verifier math", f"{kind}, one core", "answers/s", own, theirs, "math-verify", AIMS[kind])
@@ -142,10 +170,10 @@ def bench_code() -> Iterator[Figure]:
             verifiers = [CodeTests(tier=tier) for _ in range(count)]
             for verifier in verifiers:
                 verifier.start()
-            own, theirs = [], []
+            own, theirs = Rates(), Rates()
             for _ in range(REPETITIONS):
-                own.append(rate(_shared(jobs, [_judged(verifier) for verifier in verifiers])))
-                theirs.append(rate(_shared(jobs, [_run_plainly] * count)))
+                own.time(_shared(jobs, [_judged(verifier) for verifier in verifiers]))
+                theirs.time(_shared(jobs, [_run_plainly] * count))
             for verifier in verifiers:
                 verifier.close()
             setting = f"{count} cores, {len(PROGRAMS)} small functions"
@@ -190,18 +218,14 @@ def _run_plainly(solution: str, tests: str) -> bool:
 
 
 def _figure(
-    name: str,
-    setting: str,
-    unit: str,
-    values: Sequence[float],
-    peer: Sequence[float] = (),
-    whom: str = "",
-    aim: int = 0,
+    name: str, setting: str, unit: str, rates: Rates, peer: Rates | None = None, whom: str = "", aim: int = 0
 ) -> Figure:
-    note = ""
+    note = f"{statistics.median(rates.processor):,.0f} a processor second"
     if peer:
-        note = f"{statistics.median(values) / statistics.median(peer):.2f}x {whom} of this run; aimed at {aim:,}"
-    return figure(name, setting, unit, values, note=note, device=processor_name(), packages=("python", "math-verify"))
+        note += f"; {statistics.median(rates.wall) / statistics.median(peer.wall):.2f}x {whom} of this run; aimed at {aim:,}"
+    return figure(
+        name, setting, unit, rates.wall, note=note, device=processor_name(), packages=("python", "math-verify")
+    )
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Figure]]] = {"math": bench_math, "code": bench_code}
