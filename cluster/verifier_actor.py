@@ -22,7 +22,7 @@ class VerifierActor:
 
     def score(self, items: Sequence[tuple[Task, Completion]]) -> list[Verdict]:
         """One verdict an item, in order. A verifier of groups takes what is here of a prompt for the whole group."""
-        prompt_ids = {task.request.uid: task.request.token_ids.tolist() for task, _ in items}
+        prompt_ids = {task.request.uid: task.request.token_ids for task, _ in items}
         return self.judge.judge_all([(task.prompt, completion) for task, completion in items], prompt_ids)
 
     def pid(self) -> int:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 from ..records import Verdict
-from .verifier import Answer, BatchVerifier, Verifier, one_line, verifier_failed
+from .verifier import Answer, Verifier, one_line, verifier_failed
 
 
 def asked(verifier: Verifier, name: str, answers: Sequence[Answer]) -> list[Verdict]:
     """One sound verdict an answer, in order; asked for together where the verifier can. name: for messages."""
-    if not isinstance(verifier, BatchVerifier):
+    if not hasattr(
+        verifier, "score_all"
+    ):  # a BatchVerifier; asking for the protocol itself costs more than an integer's judging
         return [_one(verifier, name, answer) for answer in answers]
+    start = time.perf_counter()
     try:
         verdicts = list(verifier.score_all(answers))
     except Exception as error:  # noqa: BLE001 - the border to foreign code: whatever it raises must not end the run
@@ -24,7 +26,8 @@ def asked(verifier: Verifier, name: str, answers: Sequence[Answer]) -> list[Verd
     if len(verdicts) != len(answers):
         why = f"verifier {name!r} returned {len(verdicts)} verdicts for {len(answers)} answers"
         return [verifier_failed(why)] * len(answers)
-    return [checked(verdict, name, answer.prompt.id) for verdict, answer in zip(verdicts, answers, strict=True)]
+    share = (time.perf_counter() - start) / len(answers)
+    return [checked(verdict, name, answer.prompt.id, share) for verdict, answer in zip(verdicts, answers, strict=True)]
 
 
 def raised(error: Exception, name: str, answer: Answer) -> Verdict:
@@ -34,24 +37,23 @@ def raised(error: Exception, name: str, answer: Answer) -> Verdict:
     )
 
 
-def checked(verdict: Any, name: str, prompt: str) -> Verdict:
-    """`verdict` when it is a sound one, its score a float and its reason one line; else the verifier's failure."""
+def checked(verdict: Any, name: str, prompt: str, seconds: float = 0.0) -> Verdict:
+    """`verdict` when it is a sound one, its score a float and its reason one line; else the verifier's failure. seconds: that it took,
+    where it does not say so itself."""
     wrong = _wrong(verdict)
     if wrong:
         return verifier_failed(f"verifier {name!r} on prompt {prompt!r} returned {wrong}")
     score = float(verdict.score) if verdict.status == "scored" else None
     reason = one_line(str(verdict.reason))
-    if type(verdict.score) is type(score) and reason is verdict.reason and not verdict.components:
-        return verdict
     components = {one_line(key): float(value) for key, value in verdict.components.items()}
-    return Verdict(verdict.status, score, reason, verdict.seconds, components)
+    return Verdict(verdict.status, score, reason, verdict.seconds or seconds, components)
 
 
 def _one(verifier: Verifier, name: str, answer: Answer) -> Verdict:
     start = time.perf_counter()
     try:
         said = verifier.score(answer.text, answer.prompt, truncated=answer.truncated)
-        return replace(checked(said, name, answer.prompt.id), seconds=time.perf_counter() - start)
+        return checked(said, name, answer.prompt.id, time.perf_counter() - start)
     except Exception as error:  # noqa: BLE001 - the border to foreign code: whatever it raises must not end the run
         return raised(error, name, answer)
 

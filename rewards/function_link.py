@@ -96,10 +96,16 @@ def _packed(calls: Sequence[Call]) -> str:
         row = {
             "id": prompt.id, "ground_truth": prompt.ground_truth, "fields": dict(prompt.fields),
             "prompt": text if isinstance(text, str) else [{"role": m.role, "content": m.content} for m in text],
-            "prompt_ids": list(call[0].prompt_ids),
+            "prompt_ids": [int(token) for token in call[0].prompt_ids],
         }  # fmt: skip
         answers = [
-            {"text": a.text, "truncated": a.truncated, "token_ids": list(a.token_ids), "number": a.number} for a in call
+            {
+                "text": a.text,
+                "truncated": a.truncated,
+                "token_ids": [int(token) for token in a.token_ids],
+                "number": a.number,
+            }
+            for a in call
         ]
         rows.append((row, answers))
     try:

@@ -28,7 +28,7 @@ from typing import Any
 from . import process_tree
 from .calls import Call
 from .confinement import die_with
-from .interfaces import Interface, NoInterface, bound, find
+from .interfaces import Interface, NoInterface, bound, find, refuse_unknown
 from .outcomes import Outcome, Scale, Unsound, several, single
 
 _CAUGHT = (
@@ -52,6 +52,7 @@ class Function:
             raise NoInterface(f"it is no function: {type(loaded).__name__}")
         self.call: Callable[..., Any] = loaded
         self.interface: Interface = find(loaded, settings["interface"])
+        refuse_unknown(loaded, self.interface, self.arguments)
         self.file = settings["place"]
         self.loop = asyncio.Runner()  # one for all calls: a function may keep a client that belongs to it
 

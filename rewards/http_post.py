@@ -56,34 +56,46 @@ def _once(address: str, data: bytes, headers: Mapping[str, str], seconds: float)
     """Status, pause that the server asks for in seconds, and content. Raises OSError, HTTPException."""
     if seconds <= 0:
         raise TimeoutError("out of time")
+    end = time.monotonic() + seconds
     parts = urlsplit(address)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=seconds)
-    cut = threading.Timer(seconds, _cut, [connection])  # a socket's timeout holds for each read, not for all
-    cut.daemon = True
-    cut.start()
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, data, {"Content-Type": "application/json", **headers})
-        response = connection.getresponse()
-        content = response.read(MOST + 1)
-        if len(content) > MOST:
-            raise OSError(f"an answer of more than {MOST} bytes")
-        return response.status, _pause(response.getheader("Retry-After")), content
-    except (ValueError, AttributeError) as error:  # what http.client makes of a socket that was cut under it
-        raise OSError(f"connection lost: {error}") from error
+        connection.connect()
+        # A socket's timeout holds for each read, not for all; and the connection forgets its socket once the answer begins.
+        cut = threading.Timer(max(0.0, end - time.monotonic()), _cut, [connection.sock])
+        cut.daemon = True
+        cut.start()
+        try:
+            return _answer(connection, parts.path or "/", parts.query, data, headers)
+        finally:
+            cut.cancel()
+            if time.monotonic() >= end:  # what came may be a part
+                raise TimeoutError("out of time")
     finally:
-        cut.cancel()
         connection.close()
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    held = connection.sock
-    if held is not None:
-        try:
-            socket.socket.shutdown(held, socket.SHUT_RDWR)  # of the plain socket: TLS would want to say goodbye
-        except OSError:
-            return  # it is closed already
+def _answer(
+    connection: http.client.HTTPConnection, path: str, query: str, data: bytes, headers: Mapping[str, str]
+) -> tuple[int, float, bytes]:
+    try:
+        target = f"{path}?{query}" if query else path
+        connection.request("POST", target, data, {"Content-Type": "application/json", **headers})
+        with connection.getresponse() as response:
+            content = response.read(MOST + 1)
+            if len(content) > MOST:
+                raise OSError(f"an answer of more than {MOST} bytes")
+            return response.status, _pause(response.getheader("Retry-After")), content
+    except (ValueError, AttributeError) as error:  # what http.client makes of a socket that was cut under it
+        raise OSError(f"connection lost: {error}") from error
+
+
+def _cut(held: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(held, socket.SHUT_RDWR)  # of the plain socket: TLS would want to say goodbye
+    except OSError:
+        return  # it is closed already
 
 
 def _pause(text: str | None) -> float:

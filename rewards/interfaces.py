@@ -175,6 +175,16 @@ _TOLD: tuple[tuple[Callable[[set[str]], Any], str], ...] = (
 )
 
 
+def refuse_unknown(function: Callable[..., Any], interface: Interface, arguments: Known) -> None:
+    """Raises NoInterface for an argument that the function does not take: it may be misspelt. slime's travel in its args."""
+    parameters = inspect.signature(function).parameters
+    if interface.name.startswith("slime") or any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            raise NoInterface(f"it takes no argument {name!r}; it has {', '.join(parameters)}")
+
+
 def bound(
     function: Callable[..., Any], interface: Interface, call: Call, arguments: Known
 ) -> tuple[list[Any], dict[str, Any]]:

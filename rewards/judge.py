@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..records import Completion, Prompt, Verdict
 from . import registry
@@ -16,7 +17,7 @@ from .verifier import Answer, BatchVerifier, Verifier, scored, skipped
 
 TRUNCATED = ("zero", "score", "mask")
 TRUNCATED_REASON = "truncated"  # of a verdict that the rule gave, and no verifier
-TokenIds = Mapping[str, Sequence[int]]
+TokenIds = Mapping[str, np.ndarray]  # int [tokens]
 
 
 class Judge:
@@ -42,6 +43,7 @@ class Judge:
         self._default, self._options = verifier, dict(options or {})
         self._truncated, self._timeout, self._retries = truncated, timeout, retries
         self._verifiers: dict[str, Verifier] = {}
+        self._labels: dict[str, str] = {}
 
     def judge(self, prompt: Prompt, completion: Completion) -> Verdict:
         """The verdict, with the seconds it took. Raises ValueError only when the prompt names a verifier that does not exist."""
@@ -55,6 +57,8 @@ class Judge:
         Completions of one uid are a group. A verifier that scores groups sees the group's answers together, those that the rule for
         truncated ones has not decided. prompt_ids: tokens of the prompts by uid, for functions that ask for them.
         """
+        if len(items) == 1:
+            return [self._judged(_answer(*items[0], prompt_ids or {}))]
         answers = [_answer(prompt, completion, prompt_ids or {}) for prompt, completion in items]
         verdicts: dict[int, Verdict] = {}
         by_name: dict[str, list[int]] = {}
@@ -89,6 +93,10 @@ class Judge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _judged(self, answer: Answer) -> Verdict:
+        ruled = self._ruled(answer)
+        return self._attempts(self._name(answer.prompt), [answer])[0] if ruled is None else ruled
+
     def _ruled(self, answer: Answer) -> Verdict | None:
         """The verdict that a rule alone gives."""
         if answer.truncated and self._truncated == "zero":
@@ -122,13 +130,11 @@ class Judge:
         return verdicts
 
     def _attempt(self, name: str, answers: Sequence[Answer]) -> list[Verdict]:
-        start = time.perf_counter()
+        label = self._labels.get(name) or self._labels.setdefault(name, registry.label(name))
         try:
-            verdicts = asked(self._verifiers.get(name) or self._created(name), registry.label(name), answers)
+            return asked(self._verifiers.get(name) or self._created(name), label, answers)
         except Exception as error:  # noqa: BLE001 - the border to foreign code: whatever its making raises must not end the run
-            verdicts = [raised(error, registry.label(name), answer) for answer in answers]
-        share = (time.perf_counter() - start) / len(answers)
-        return [verdict if verdict.seconds else replace(verdict, seconds=share) for verdict in verdicts]
+            return [raised(error, label, answer) for answer in answers]
 
     def _is_grouped(self, name: str) -> bool:
         verifier = self._verifiers.get(name)
@@ -141,11 +147,10 @@ class Judge:
 
 
 def _answer(prompt: Prompt, completion: Completion, prompt_ids: TokenIds) -> Answer:
-    uid = completion.uid
+    truncated, uid = completion.finish_reason == "length", completion.uid
     return Answer(
-        prompt, completion.text, completion.finish_reason == "length", uid, completion.sample,
-        tuple(int(token) for token in completion.token_ids), tuple(int(token) for token in prompt_ids.get(uid, ())),
-    )  # fmt: skip
+        prompt, completion.text, truncated, uid, completion.sample, completion.token_ids, prompt_ids.get(uid, ())
+    )
 
 
 def _group_of(answer: Answer) -> tuple[str, str]:

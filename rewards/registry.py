@@ -73,7 +73,7 @@ def check(spec: str, options: Mapping[str, Any], load: bool = True) -> None:
     system has, come to light here. No other verifier starts anything.
     """
     factory = _factory(spec)
-    _checked(factory, spec, options)
+    _checked(factory, label(spec), options)
     if spec == "rubric":
         for part in _parts(options.get("parts")):
             check(part["verifier"], part["options"], load)
@@ -90,7 +90,7 @@ def create(spec: str, options: Mapping[str, Any], timeout: float) -> Verifier:
     if not timeout > 0:
         raise ValueError(f"verifier.timeout is {timeout}, wanted more than 0 seconds")
     factory = _factory(spec)
-    _checked(factory, spec, options)
+    _checked(factory, label(spec), options)
     return factory(timeout=timeout, **options)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from ..records import Prompt, Verdict
 
 REASON_CHARS = 300  # a reason is a line for people, not a transcript
@@ -30,7 +32,7 @@ class Verifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """One response to be judged among others, with what is known of it besides its text."""
 
@@ -39,8 +41,8 @@ class Answer:
     truncated: bool = False
     group: str = ""  # answers to one prompt that belong together share it: the request's uid
     number: int = 0  # within its group
-    token_ids: tuple[int, ...] = ()  # of the response; empty when they are not known
-    prompt_ids: tuple[int, ...] = ()  # of the prompt; the same
+    token_ids: Sequence[int] | np.ndarray = ()  # int [tokens] of the response; empty when they are not known
+    prompt_ids: Sequence[int] | np.ndarray = ()  # of the prompt; the same
 
 
 @runtime_checkable

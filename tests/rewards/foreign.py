@@ -143,6 +143,8 @@ def odd(response, ground_truth):
     if response == "sleep":
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
         time.sleep(600)
+    if response == "c code":
+        pow(7**500_000, 7**500_000, 3**500_000)
     if response == "allocate":
         bytearray(50 << 30)
     if response == "fork and return":
@@ -150,7 +152,8 @@ def odd(response, ground_truth):
     if response == "fork and hang":
         if os.fork() == 0:
             os.setsid()
-            os.fork()
+            if os.fork():
+                os._exit(0)
         time.sleep(600)
     if response == "exit":
         sys.exit(0)
@@ -159,6 +162,16 @@ def odd(response, ground_truth):
     if response == "deep":
         return odd("deep", ground_truth)
     return VALUES.get(response, 0.0)
+
+
+def hangs(response):
+    while True:
+        time.sleep(1)
+
+
+def dies(response):
+    print("last words", file=sys.stderr, flush=True)
+    os._exit(3)
 
 
 def leaking(response, held=[]):  # noqa: B006 - leaks, as some do
