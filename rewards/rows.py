@@ -68,7 +68,10 @@ def read(line: bytes, number: int) -> Row:
         problem = "no response" if found is None else f"response is of type {type(found).__name__}, wanted a text"
     if problem:
         return Row(identity, None, "", verifier_failed(f"line {number}: {problem}"))
-    prompt = prompt_of(columns, identity)
+    try:
+        prompt = prompt_of(columns, identity)
+    except RecursionError:  # what could just be read need not fit on the stack again
+        return Row(number, None, "", verifier_failed(f"line {number}: id or ground_truth nested too deeply"))
     empty = "ground_truth" in columns and not prompt.ground_truth.strip() and not columns.get("tests")
     return Row(identity, prompt, columns["response"], scored(0.0, "the ground truth is empty") if empty else None)
 
@@ -95,8 +98,11 @@ def answer(identity: Any, verdict: Verdict) -> bytes:
         content["components"] = dict(verdict.components)
     try:
         return json.dumps(content, allow_nan=False).encode()
-    except ValueError:  # an id with a NaN in it, which JSON's readers take and its standard does not
-        return json.dumps({**content, "id": repr(identity), "components": {}}).encode()
+    except (
+        ValueError,
+        RecursionError,
+    ):  # an id with a NaN in it, which JSON's standard does not know, or one nested too deeply
+        return json.dumps({**content, "id": str(identity) if isinstance(identity, float) else None}).encode()
 
 
 def _skip_line(file: BinaryIO) -> None:

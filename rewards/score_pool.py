@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +148,9 @@ class ScorePool:
         self._failed_starts = 0
         self._read = self._written = 0  # numbers of the last row read and of the last one handed out
 
-    def answers(self, lines: Iterator[bytes], stopped: Callable[[], bool] = lambda: False) -> Iterator[Answer]:
+    def answers(
+        self, lines: Iterator[bytes], stopped: Callable[[], bool] = lambda: False
+    ) -> Generator[Answer, None, None]:
         """One answer a line, in order, until the lines end or `stopped()`.
 
         Raises RunError when no worker can be started. Every process has ended when the iterator has, or is closed.

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -89,10 +89,11 @@ def score_file(
             out.flush()  # for who follows the output
             return bool(signals)
 
-        for answer in pool.answers(rows.lines(file), stopped):
-            out.write(answer.line + b"\n")
-            tally.add(answer)
-            advance(1)
+        with closing(pool.answers(rows.lines(file), stopped)) as answers:
+            for answer in answers:
+                out.write(answer.line + b"\n")
+                tally.add(answer)
+                advance(1)
     tally.stopped, tally.seconds = bool(signals), time.monotonic() - start
     return tally
 

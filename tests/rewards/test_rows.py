@@ -107,6 +107,20 @@ def test_a_row_without_an_id_has_its_number():
     assert rows.read(b'{"response": "", "ground_truth": "1"}', 7).id == 7
 
 
+@pytest.mark.parametrize("column", ["id", "ground_truth", "response", "prompt", "tests"])
+def test_rows_nested_as_deep_as_can_be_read(column):
+    for depth in range(900, 1010):
+        found = rows.read(
+            b'{"response": "x", "ground_truth": "1", "%s": %s}' % (column.encode(), b"[" * depth + b"]" * depth), 3
+        )
+        assert json.loads(rows.answer(found.id, found.verdict or Verdict("scored", 1.0, "fine")))["status"]
+
+
+def test_an_id_that_is_no_number_is_its_text():
+    assert json.loads(rows.answer(float("nan"), Verdict("scored", 1.0, "fine")))["id"] == "nan"
+    assert json.loads(rows.answer([float("inf")], Verdict("scored", 1.0, "fine")))["id"] is None
+
+
 def refuse(name):
     raise AssertionError(f"{name} is not JSON")
 

@@ -191,6 +191,15 @@ def test_workers_end_with_a_killed_command(tmp_path):
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
+def test_a_full_disk_ends_the_command_and_its_workers(tmp_path, capsys):
+    rows = write(
+        tmp_path / "rows.jsonl", [{"id": i, "response": "\\boxed{1}", "ground_truth": "1"} for i in range(3000)]
+    )
+    assert main(["score", rows, "--reward", "math", "--out", "/dev/full", "--workers", "2"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [one for one in psutil.Process().children() if "score_worker" in " ".join(one.cmdline())]
+
+
 def test_rows_are_counted_for_the_bar(tmp_path):
     (tmp_path / "rows").write_bytes(b"1\n2\n3\n")
     assert count(str(tmp_path / "rows")) == 3
