@@ -18,6 +18,7 @@ from .interfaces import INTERFACES
 from .limits import MIB
 from .outcomes import Scale
 from .spec import Spec
+from .steps import note
 from .verifier import Answer, one_line, scored, skipped, verifier_failed
 
 FUSE = (
@@ -88,6 +89,7 @@ class Function:
             about = self._link.start()
         except (FunctionFailed, FunctionRefused) as error:
             return [self._failed(answer.prompt, str(error)) for answer in answers]
+        note("function", "{}: {}", self.name, about)
         verdicts: dict[int, Verdict] = {}
         for number, places in enumerate(self._questions(answers, about)):
             calls = [[answers[place] for place in call] for call in places]

@@ -126,6 +126,15 @@ def test_the_verdict_is_the_same_whether_anybody_listens(tmp_path):
     verifier.close()
 
 
+def test_a_function_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def f(data_source, solution_str, ground_truth): return {'score': 0.25, 'length': 3}\n"
+    )
+    text = steps(tmp_path, f"{tmp_path}/mine.py:f", response="abc", ground_truth="4")
+    assert "'interface': 'verl'" in text and "part            length: 3" in text
+    assert "verdict         scored, score 0.25" in text
+
+
 def test_rows_that_cannot_be_judged_are_explained_too(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"id": "\\ud800\\u001b[2J", "response": "\\u001b[31m\\ud800", "ground_truth": "4"}\nnot JSON\n')
