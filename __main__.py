@@ -177,7 +177,8 @@ def score(arguments: argparse.Namespace) -> int:
         from mimosa.rewards.explain import explain
 
         print(explain(arguments.rows, name, options, arguments.timeout, arguments.row))
-        return 0
+        if not arguments.out:
+            return 0
     if not arguments.out:
         raise ConfigError("--out: got nothing, wanted the file for the verdicts")
     from mimosa.observe.console import Console
