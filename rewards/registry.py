@@ -1,7 +1,8 @@
 """Verifiers by name: the built-in ones, and those that installed packages offer as entry points `mimosa.verifiers`; by place: anyone's
 reward function in a file or module, or behind an address (see spec.py).
 
-An entry point names a class or function that takes `timeout` and its options as keyword arguments and returns a Verifier.
+An entry point names a class or function that takes `timeout` and its options as keyword arguments and returns a Verifier; or, without a
+parameter of that name, a reward function of any known interface.
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ def _factory(spec: str) -> Callable[..., Verifier]:
         return BUILT_IN[spec]
     for point in entry_points(group=GROUP):
         if point.name == spec:
-            return point.load()
+            found = point.load()
+            if "timeout" in inspect.signature(found).parameters:
+                return found
+            return functools.partial(Function, Spec("module", point.module, point.attr))
     place = parse(spec)
     if place is None:
         raise ValueError(unknown(spec))
