@@ -34,7 +34,7 @@ STATS = "stats.json"
 def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[RunFolder, Blueprint, Workload]]:
     """Everything that can be wrong about a run is found here, before Ray starts."""
     require_data(config)
-    check_rewards(config)
+    rewards = check_rewards(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)
@@ -42,7 +42,7 @@ def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[
         config.run.dir = str(run.path)
         config.provenance = provenance()
         write_text(run.path / "config.yaml", to_yaml(config))
-        for note in workload.notes:
+        for note in (*rewards, *workload.notes):
             console.say(note)
         yield run, blueprint, workload
     finally:

@@ -52,7 +52,8 @@ def run_eval(config: Config, out: str) -> int:
     check_target(out)
     tokenizer = build_tokenizer(config)
     require_data(config)
-    check_rewards(config)
+    for line in check_rewards(config) if out else ():  # without a file, standard output is for the result alone
+        console.say(line)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     tasks = workload.evaluation_tasks(config.data.eval_prompts)
     sampling = rollout_sampling(config, tokenizer, config.eval.temperature)

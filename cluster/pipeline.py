@@ -6,7 +6,7 @@
 |-----------|----------------------|-------------------------|----------------------------------|-----------------------------------|
 | prompts   | driver               | position in the data    | -                                | -                                 |
 | rollout   | rollout actors       | Task, weights           | weights of the step before       | result, death (replaced), timeout |
-| verify    | verifier actors      | Prompt, Completion      | a unit of completions            | result, death (replaced), timeout |
+| verify    | verifier actors      | Task, Completion        | a unit of whole groups           | result, death (replaced), timeout |
 | advantage | driver               | Group                   | all groups of the step           | -                                 |
 | pack      | driver               | Sample                  | -                                | -                                 |
 | learn     | learner ranks        | Update                  | all ranks (collective)           | result, death (last checkpoint)   |

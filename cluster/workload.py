@@ -74,11 +74,12 @@ def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workloa
     return Workload(tuple(rows), tuple(held_out[i] for i in order), table, tuple(notes))
 
 
-def check_rewards(config: Config) -> None:
-    """The settings' verifier, loaded once to see that it can be; from here on its file has an absolute path. Raises ValueError."""
+def check_rewards(config: Config) -> list[str]:
+    """The settings' verifier, loaded once to see that it can be; from here on its file has an absolute path. Raises ValueError.
+    Returns what there is to say of it."""
     reward = config.reward
     reward.verifier, reward.options = registry.absolute(reward.verifier, reward.options)
-    registry.check(reward.verifier, reward.options)
+    return registry.check(reward.verifier, reward.options)
 
 
 def has_source(source: SourceConfig) -> bool:

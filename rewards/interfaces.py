@@ -197,7 +197,9 @@ def bound(
         if parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            keywords = {**(columns if interface.columns else {}), **known, **arguments, **keywords}
+            others = columns if interface.columns else {}
+            further = {} if interface.name.startswith("slime") else arguments  # slime's are in its args
+            keywords = {**others, **known, **further, **keywords}
             continue
         source = next((place for place in (arguments, known, columns) if parameter.name in place), None)
         if source is None and parameter.default is not parameter.empty:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 COMPONENTS = 32  # at most, and so many characters of a name
+REASON = 2000  # characters that travel
 SLACK = 1e-6  # beyond the ends of the scale: what rounding does
 
 
@@ -28,7 +29,8 @@ class Outcome:
     components: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """For the way to another process; a reason is a line, whatever was given for one."""
+        return {**asdict(self), "reason": self.reason[:REASON]}
 
 
 @dataclass(frozen=True, slots=True)

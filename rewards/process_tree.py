@@ -17,6 +17,13 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def reap() -> None:
+    """Waits for children of this process that have ended, adopted ones among them."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
 def end(root: int) -> None:
     """Ends `root` and its descendants, this process excepted; who started `root` waits for it."""
     _signal(root, signal.SIGSTOP)  # alive but still, it keeps its orphans and starts no more

@@ -1,7 +1,8 @@
 """Verifiers by name: the built-in ones, and those that installed packages offer as entry points `mimosa.verifiers`; by place: anyone's
 reward function in a file or module, or behind an address (see spec.py).
 
-An entry point names a class or function that takes `timeout` and its options as keyword arguments and returns a Verifier.
+An entry point names a class or function that takes `timeout` and its options as keyword arguments and returns a Verifier; or, without a
+parameter of that name, a reward function of any known interface.
 """
 
 from __future__ import annotations
@@ -66,19 +67,18 @@ def _absolute_part(part: Any) -> Any:
     return {**part, "verifier": text, **({"options": options} if options else {})}
 
 
-def check(spec: str, options: Mapping[str, Any], load: bool = True) -> None:
+def check(spec: str, options: Mapping[str, Any], load: bool = True) -> list[str]:
     """Raises ValueError, one line, for an unknown verifier, an unknown option or an ill-typed one.
 
     With `load` a function is loaded in a process of its own, which ends again: an import that fails, or parameters that no known
-    system has, come to light here. No other verifier starts anything.
+    system has, come to light here. No other verifier starts anything. Returns a line for each function: how it will be called.
     """
     factory = _factory(spec)
     _checked(factory, label(spec), options)
     if spec == "rubric":
-        for part in _parts(options.get("parts")):
-            check(part["verifier"], part["options"], load)
-    if isinstance(factory, functools.partial):
-        _tried(factory(timeout=1.0, **options), load)
+        parts = _parts(options.get("parts"))
+        return [line for part in parts for line in check(part["verifier"], part["options"], load)]
+    return _tried(factory(timeout=1.0, **options), load) if isinstance(factory, functools.partial) else []
 
 
 def create(spec: str, options: Mapping[str, Any], timeout: float) -> Verifier:
@@ -99,7 +99,10 @@ def _factory(spec: str) -> Callable[..., Verifier]:
         return BUILT_IN[spec]
     for point in entry_points(group=GROUP):
         if point.name == spec:
-            return point.load()
+            found = point.load()
+            if "timeout" in inspect.signature(found).parameters:
+                return found
+            return functools.partial(Function, Spec("module", point.module, point.attr))
     place = parse(spec)
     if place is None:
         raise ValueError(unknown(spec))
@@ -115,11 +118,14 @@ def _placed(place: Spec) -> Callable[..., Verifier]:
     return functools.partial(SandboxFusion if place.label.endswith("/run_code") else Endpoint, place)
 
 
-def _tried(verifier: Verifier, load: bool) -> None:
+def _tried(verifier: Verifier, load: bool) -> list[str]:
     """Its options have been read when it was made; a function is loaded too."""
     try:
-        if load and isinstance(verifier, Function):
-            verifier.start()
+        if not (load and isinstance(verifier, Function)):
+            return []
+        about = verifier.start()
+        each = "all answers to a prompt at once" if about["grouped"] else "one answer at a time"
+        return [f"reward function {verifier.name}: called as {about['interface']} calls one, {each}"]
     finally:
         verifier.close()
 

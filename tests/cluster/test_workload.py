@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mimosa.cluster.workload import build_tokenizer, check_rewards, load_workload
-from mimosa.configs.loader import load
+from mimosa.configs.loader import load, to_yaml
 
 
 def write(path, rows):
@@ -60,7 +60,8 @@ def test_a_reward_function_is_tried_before_anything_starts_and_its_file_found_fr
     (tmp_path / "mine.py").write_text("def good(response):\n    return 1.0\n\ndef odd(a, b):\n    return 1.0\n")
     monkeypatch.chdir(tmp_path)
     config = load("gsm8k", ["reward.verifier=mine.py:good"])
-    check_rewards(config)
+    (line,) = check_rewards(config)
+    assert line == "reward function mine.py:good: called as mimosa calls one, one answer at a time"
     assert config.reward.verifier == f"{tmp_path}/mine.py:good"
     for spec, words in (
         ("mine.py:odd", "no known interface"),
@@ -69,6 +70,20 @@ def test_a_reward_function_is_tried_before_anything_starts_and_its_file_found_fr
     ):
         with pytest.raises(ValueError, match=words):
             check_rewards(load("gsm8k", [f"reward.verifier={spec}"]))
+
+
+def test_a_rubric_comes_from_the_settings(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "def all_of(prompts, completions, **columns):\n    return [1.0] * len(completions)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    parts = "[{verifier: math, weight: 2}, {verifier: 'mine.py:all_of', weight: 0.5, options: {low: -1}}]"
+    config = load("gsm8k", ["reward.verifier=rubric", f"reward.options={{parts: {parts}}}"])
+    (line,) = check_rewards(config)
+    assert line == "reward function mine.py:all_of: called as trl calls one, all answers to a prompt at once"
+    assert config.reward.options["parts"][1]["verifier"] == f"{tmp_path}/mine.py:all_of"
+    (tmp_path / "run.yaml").write_text(to_yaml(config))
+    assert load(str(tmp_path / "run.yaml"), []).reward == config.reward
 
 
 def test_a_row_names_a_known_verifier_or_the_one_of_the_settings(tmp_path):

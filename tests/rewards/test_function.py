@@ -134,6 +134,15 @@ def test_a_fork_that_returns_too_is_not_heard(made):
     assert verifier._link.started == 1
 
 
+def test_ended_orphans_do_not_pile_up(made):
+    verifier = made("odd")
+    for _ in range(300):
+        verifier.score("fork and return", ROW)
+    ended = [one for one in psutil.Process(pid(verifier)).children() if one.status() == psutil.STATUS_ZOMBIE]
+    assert len(ended) < 100
+    assert verifier._link.started == 1
+
+
 def test_a_death_between_calls_goes_unnoticed_and_one_within_is_no_verdict(made):
     verifier = made("odd")
     verifier.start()
