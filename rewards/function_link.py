@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import pickle
 import subprocess
@@ -34,7 +33,7 @@ class FunctionLate(Exception):
 
 
 class FunctionLink(LineProcess):
-    """One process, one question at a time. settings: as function_process.main takes them, without the place."""
+    """One process, one question at a time. settings: as function_process.Function takes them, without the place."""
 
     failure = FunctionFailed
     start_seconds = 120.0  # a user's imports may be many
@@ -42,6 +41,7 @@ class FunctionLink(LineProcess):
     def __init__(self, spec: Spec, settings: Mapping[str, Any]) -> None:
         super().__init__()
         self.what = f"the process of {spec.label}"
+        self._spec = spec
         self._settings = {"kind": spec.kind, "place": spec.place, "function": spec.function, **settings}
         self.about: dict[str, Any] = {}  # what it said of the function: interface, grouped, asynchronous
         self.served = 0  # questions since its start
@@ -70,10 +70,13 @@ class FunctionLink(LineProcess):
                     return reply["results"]
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-P", "-m", "mimosa.rewards.function_process", json.dumps(self._settings)]
+        return [sys.executable, "-P", "-m", "mimosa.rewards.function_process", self._spec.text]
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)  # the user's own code, which may want a key from there
+
+    def _opened(self) -> None:
+        self._send(self._settings)  # not among the arguments, where everyone on the machine could read a key
 
     def _greeted(self, said: dict[str, Any]) -> None:
         self.served = 0
