@@ -28,8 +28,8 @@ class FunctionRefused(Exception):
     """The function cannot be loaded, or called as any known system does."""
 
 
-class FunctionLate(Exception):
-    """A question outlasted its limit, and the process was ended with all that it had started."""
+class FunctionLimit(FunctionFailed):
+    """A question ran into a limit, which the message names, and the process was ended with all that it had started."""
 
 
 class FunctionLink(LineProcess):
@@ -38,8 +38,10 @@ class FunctionLink(LineProcess):
     failure = FunctionFailed
     start_seconds = 120.0  # a user's imports may be many
 
-    def __init__(self, spec: Spec, settings: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, settings: Mapping[str, Any], processes: int) -> None:
+        """processes: that the function may have below its own at a time."""
         super().__init__()
+        self._most = processes
         self.what = f"the process of {spec.label}"
         self._spec = spec
         self._settings = {"kind": spec.kind, "place": spec.place, "function": spec.function, **settings}
@@ -54,7 +56,7 @@ class FunctionLink(LineProcess):
             return self.about
 
     def ask(self, calls: Sequence[Call], seconds: float) -> list[list[dict[str, Any]]]:
-        """For each call one outcome an answer. Raises FunctionLate, FunctionFailed, FunctionRefused."""
+        """For each call one outcome an answer. Raises FunctionLimit, FunctionFailed, FunctionRefused."""
         packed = _packed(calls)
         with self.lock:
             self._ensure()
@@ -65,7 +67,7 @@ class FunctionLink(LineProcess):
                 reply = self._receive(seconds + (_GRACE if len(calls) > 1 else 0.0))
                 if reply is None:
                     self._stop()
-                    raise FunctionLate(f"time limit of {seconds:g} s")
+                    raise FunctionLimit(f"time limit of {seconds:g} s")
                 if reply.get("number") == self._number:
                     return reply["results"]
 
@@ -84,6 +86,13 @@ class FunctionLink(LineProcess):
             self._stop()
             raise FunctionRefused(said["refused"])
         self.about = said
+
+    def _glanced(self) -> None:
+        process = self._process
+        # One more than the function's: our watcher. Who forks without end is met here, a limit of the kernel's does not bind root.
+        if process is not None and len(process_tree.descendants(process.pid)) > self._most + 1:
+            self._stop()
+            raise FunctionLimit(f"limit of {self._most} processes")
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:

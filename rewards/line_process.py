@@ -121,6 +121,7 @@ class LineProcess:
                     raise self._lost()
                 if left <= 0:
                     return None
+                self._glanced()
                 continue
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
@@ -141,6 +142,9 @@ class LineProcess:
             return ""
         self._errors.seek(max(0, os.fstat(self._errors.fileno()).st_size - 300))
         return self._errors.read()[-300:].decode(errors="replace").strip().rpartition("\n")[2]
+
+    def _glanced(self) -> None:
+        """Looks after a process that takes its time; may raise."""
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()

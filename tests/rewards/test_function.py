@@ -117,6 +117,16 @@ def test_a_limit_that_the_ground_truth_runs_into_too_is_the_functions_failure(ma
     assert "row 'row 8': ran into the time limit of 0.5 s, as it does with the ground truth" in verdict.reason
 
 
+def test_too_many_processes_are_a_limit_and_ended_before_time(made):
+    verifier = made("odd", timeout=60.0, processes=40)
+    start = time.perf_counter()
+    verdict = verifier.score("fork and fork", ROW)
+    assert (verdict.score, verdict.reason) == (0.0, "foreign.py:odd: the answer ran into the limit of 40 processes")
+    assert time.perf_counter() - start < 40.0
+    assert len(psutil.Process(pid(verifier)).children()) == 1  # ours, which watches
+    assert verifier.score("42", ROW).score == 1.0
+
+
 def test_a_memory_limit_goes_by_the_same_rule(made):
     verifier = made("odd", memory_mb=500)
     verdict = verifier.score("allocate", ROW)
