@@ -1,8 +1,8 @@
 """Anyone's reward function as a verifier: unchanged, in a killable process of its own, with limits and checked scores.
 
 Whatever it returns that is no score on the scale, and whatever it raises, is the verifier's failure and names function and row.
-Running into the time or memory limit scores 0 only when the answer is to blame: the function is called once more with the ground
-truth in the answer's place, in a fresh process, and where that ends no better the failure is the function's own.
+Running into the limit of time, memory or processes scores 0 only when the answer is to blame: the function is called once more with
+the ground truth in the answer's place, in a fresh process, and where that ends no better the failure is the function's own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..records import Prompt, Verdict
-from .function_link import FunctionFailed, FunctionLate, FunctionLink, FunctionRefused
+from .function_link import FunctionFailed, FunctionLimit, FunctionLink, FunctionRefused
 from .interfaces import INTERFACES
 from .limits import MIB
 from .outcomes import Scale
@@ -21,9 +21,7 @@ from .spec import Spec
 from .steps import note
 from .verifier import Answer, one_line, scored, skipped, verifier_failed
 
-FUSE = (
-    4  # calls in a row without an answer, for no answer's fault; then one call a batch is tried until one is answered
-)
+FUSE = 4  # calls in a row without an answer, by no answer's fault: then one a batch is tried until one is answered
 
 
 class Function:
@@ -31,7 +29,8 @@ class Function:
 
     timeout: seconds for one answer; a call for a group has as many times that. low, high: the scale of its scores, mapped to 0..1.
     interface: auto, or one of interfaces.INTERFACES. arguments: further arguments by name (for a class: those it is made with).
-    memory_mb: of each of its processes. concurrency: coroutines that run side by side. key: of the score in a returned mapping.
+    memory_mb: private memory of each of its processes. processes: that it may start beside its own at a time. concurrency: coroutines
+    that run side by side. key: of the score in a returned mapping.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class Function:
         interface: str = "auto",
         arguments: Mapping[str, Any] | None = None,
         memory_mb: int = 4096,
+        processes: int = 256,
         concurrency: int = 16,
         key: str = "score",
     ) -> None:
@@ -52,7 +52,11 @@ class Function:
             raise ValueError(
                 f"option 'interface' of verifier {spec.label!r} is {interface!r}, wanted auto or {', '.join(INTERFACES)}"
             )
-        for name, value, least in (("memory_mb", memory_mb, 64), ("concurrency", concurrency, 1)):
+        for name, value, least in (
+            ("memory_mb", memory_mb, 64),
+            ("processes", processes, 0),
+            ("concurrency", concurrency, 1),
+        ):
             if value < least:
                 raise ValueError(f"option {name!r} of verifier {spec.label!r} is {value!r}, wanted {least} or more")
         self.name = spec.label
@@ -60,8 +64,8 @@ class Function:
         self._link = FunctionLink(spec, {
             "low": low, "high": high, "key": key, "interface": interface, "arguments": dict(arguments or {}),
             "memory": memory_mb * MIB,
-        })  # fmt: skip
-        self._hopeless: dict[str, str] = {}  # rows on which the ground truth ran into a limit, and which
+        }, processes)  # fmt: skip
+        self._hopeless: set[str] = set()  # rows on which the ground truth ran into a limit
         self._streak = 0  # calls in a row without an answer, for no answer's fault
 
     @property
@@ -120,56 +124,56 @@ class Function:
         seconds = self._timeout * max(map(len, calls))
         try:
             results = self._link.ask(calls, seconds)
-        except (FunctionLate, FunctionFailed, FunctionRefused) as error:
+        except (FunctionFailed, FunctionRefused) as error:
             if len(calls) > 1:
                 return [verdict for call in calls for verdict in self._asked([call])]
-            if isinstance(error, FunctionLate):
-                return self._limited(calls[0], "time", seconds)
+            if isinstance(error, FunctionLimit):
+                return self._limited(calls[0], str(error), seconds)
             self._streak += 1
             return [self._failed(answer.prompt, str(error)) for answer in calls[0]]
         verdicts: list[Verdict] = []
         for call, outcomes in zip(calls, results, strict=True):
             limit = next((one["reason"] for one in outcomes if one["status"] == "limit"), "")
-            if limit:
-                verdicts += self._limited(call, limit, seconds)
+            if limit == "memory":
+                verdicts += self._out_of_memory(call, seconds)
+            elif limit:
+                verdicts += self._limited(call, f"time limit of {seconds:g} s", seconds)
             else:
                 self._streak = 0
                 verdicts += [self._verdict(answer, one) for answer, one in zip(call, outcomes, strict=True)]
         return verdicts
 
+    def _out_of_memory(self, call: list[Answer], seconds: float) -> list[Verdict]:
+        used = self._link.served > 1
+        self._link.close()
+        if used:  # what filled it may be what earlier calls left there: a fresh process tells
+            return self._asked([call])
+        return self._limited(call, f"memory limit of {self._memory_mb} MiB", seconds)
+
     def _limited(self, call: list[Answer], limit: str, seconds: float) -> list[Verdict]:
         """Verdicts on a call that ran into a limit, by whose fault it was."""
-        if limit == "memory":
-            used = self._link.served > 1
-            self._link.close()
-            if used:  # what filled it may be what earlier calls left there: a fresh process tells
-                return self._asked([call])
         prompt = call[0].prompt
         if prompt.id not in self._hopeless and self._fails_by_itself(call, seconds):
-            self._hopeless[prompt.id] = limit
+            self._hopeless.add(prompt.id)
         if prompt.id in self._hopeless:
             self._streak += 1
-            why = f"ran into the {limit} limit{self._size(limit, seconds)}, as it does with the ground truth for an answer"
+            why = f"ran into the {limit}, as it does with the ground truth for an answer"
             return [self._failed(prompt, why)] * len(call)
         self._streak = 0
-        why = f"{self.name}: the answer ran into the {limit} limit{self._size(limit, seconds)}"
-        return [scored(0.0, one_line(why))] * len(call)
+        return [scored(0.0, one_line(f"{self.name}: the answer ran into the {limit}"))] * len(call)
 
     def _fails_by_itself(self, call: list[Answer], seconds: float) -> bool:
         """Whether the ground truth in the place of every answer runs into a limit too."""
         control = [replace(answer, text=answer.prompt.ground_truth, token_ids=()) for answer in call]
         try:
             (outcomes,) = self._link.ask([control], seconds)
-        except (FunctionLate, FunctionFailed, FunctionRefused):
+        except (FunctionFailed, FunctionRefused):
             return True
         return any(one["status"] == "limit" for one in outcomes)
 
     def _unasked(self, calls: list[list[Answer]]) -> list[Verdict]:
         why = f"not asked, since the last {self._streak} calls got no answer"
         return [self._failed(answer.prompt, why) for call in calls for answer in call]
-
-    def _size(self, limit: str, seconds: float) -> str:
-        return f" of {seconds:g} s" if limit == "time" else f" of {self._memory_mb} MiB"
 
     def _verdict(self, answer: Answer, outcome: Mapping[str, Any]) -> Verdict:
         if outcome["status"] == "verifier_failed":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import pickle
 import subprocess
@@ -29,19 +28,22 @@ class FunctionRefused(Exception):
     """The function cannot be loaded, or called as any known system does."""
 
 
-class FunctionLate(Exception):
-    """A question outlasted its limit, and the process was ended with all that it had started."""
+class FunctionLimit(FunctionFailed):
+    """A question ran into a limit, which the message names, and the process was ended with all that it had started."""
 
 
 class FunctionLink(LineProcess):
-    """One process, one question at a time. settings: as function_process.main takes them, without the place."""
+    """One process, one question at a time. settings: as function_process.Function takes them, without the place."""
 
     failure = FunctionFailed
     start_seconds = 120.0  # a user's imports may be many
 
-    def __init__(self, spec: Spec, settings: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Spec, settings: Mapping[str, Any], processes: int) -> None:
+        """processes: that the function may have below its own at a time."""
         super().__init__()
+        self._most = processes
         self.what = f"the process of {spec.label}"
+        self._spec = spec
         self._settings = {"kind": spec.kind, "place": spec.place, "function": spec.function, **settings}
         self.about: dict[str, Any] = {}  # what it said of the function: interface, grouped, asynchronous
         self.served = 0  # questions since its start
@@ -54,7 +56,7 @@ class FunctionLink(LineProcess):
             return self.about
 
     def ask(self, calls: Sequence[Call], seconds: float) -> list[list[dict[str, Any]]]:
-        """For each call one outcome an answer. Raises FunctionLate, FunctionFailed, FunctionRefused."""
+        """For each call one outcome an answer. Raises FunctionLimit, FunctionFailed, FunctionRefused."""
         packed = _packed(calls)
         with self.lock:
             self._ensure()
@@ -65,15 +67,18 @@ class FunctionLink(LineProcess):
                 reply = self._receive(seconds + (_GRACE if len(calls) > 1 else 0.0))
                 if reply is None:
                     self._stop()
-                    raise FunctionLate(f"time limit of {seconds:g} s")
+                    raise FunctionLimit(f"time limit of {seconds:g} s")
                 if reply.get("number") == self._number:
                     return reply["results"]
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-P", "-m", "mimosa.rewards.function_process", json.dumps(self._settings)]
+        return [sys.executable, "-P", "-m", "mimosa.rewards.function_process", self._spec.text]
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)  # the user's own code, which may want a key from there
+
+    def _opened(self) -> None:
+        self._send(self._settings)  # not among the arguments, where everyone on the machine could read a key
 
     def _greeted(self, said: dict[str, Any]) -> None:
         self.served = 0
@@ -81,6 +86,13 @@ class FunctionLink(LineProcess):
             self._stop()
             raise FunctionRefused(said["refused"])
         self.about = said
+
+    def _glanced(self) -> None:
+        process = self._process
+        # One more than the function's: our watcher. Who forks without end is met here, a limit of the kernel's does not bind root.
+        if process is not None and len(process_tree.descendants(process.pid)) > self._most + 1:
+            self._stop()
+            raise FunctionLimit(f"limit of {self._most} processes")
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:

@@ -1,6 +1,7 @@
-"""The killable process that a foreign reward function runs in: `python -m mimosa.rewards.function_process SETTINGS`.
+"""The killable process that a foreign reward function runs in: `python -m mimosa.rewards.function_process FUNCTION`.
 
-It says {"ready", ...} or {"refused": why} once; then a question a line, {"number", "seconds", "calls"}, is answered by {"number",
+The first line that comes in holds its settings (the argument is for those who list processes). It says {"ready", ...} or
+{"refused": why} once; then a question a line, {"number", "seconds", "calls"}, is answered by {"number",
 "results"}: for each call one outcome an answer. What the function does to the process ends with it: memory has a limit, children are
 ended by the parent with the process, and prints go where nobody mistakes them for an answer.
 """
@@ -40,7 +41,7 @@ _CAUGHT = (
 
 
 class Function:
-    """A foreign function with the way it is called."""
+    """A foreign function with the way it is called. settings: kind, place, function, arguments, interface, low, high, key, memory."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.arguments: dict[str, Any] = settings["arguments"]
@@ -153,12 +154,14 @@ def answered(question: dict[str, Any], function: Function) -> list[list[Outcome]
 
 
 def main() -> None:
-    """argv: a JSON object with kind, place, function, arguments, interface, low, high, key, memory."""
+    """Loads the function, then answers questions until there are no more."""
     replies, questions = os.dup(1), os.dup(0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what the function prints
-    settings, own = json.loads(sys.argv[1]), os.getpid()
+    own = os.getpid()
     _watch(questions, replies)
+    lines = open(questions, "rb")  # noqa: SIM115 - as long as the process
+    settings = json.loads(lines.readline())
     process_tree.adopt_orphans()
     resource.setrlimit(resource.RLIMIT_DATA, (settings["memory"], settings["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -172,16 +175,15 @@ def main() -> None:
         "ready": True, "interface": function.interface.name, "grouped": function.interface.grouped,
         "asynchronous": function.is_async,
     })  # fmt: skip
-    with open(questions, "rb", closefd=False) as lines:
-        for line in lines:
-            question = json.loads(line)
-            found = answered(question, function)
-            if os.getpid() != own:  # the function forked and returned twice
-                os._exit(0)
-            if question["number"] % _REAP == 0:
-                process_tree.reap()
-            results = [[one.to_dict() for one in outcomes] for outcomes in found]
-            _reply(replies, {"number": question["number"], "results": results})
+    for line in lines:
+        question = json.loads(line)
+        found = answered(question, function)
+        if os.getpid() != own:  # the function forked and returned twice
+            os._exit(0)
+        if question["number"] % _REAP == 0:
+            process_tree.reap()
+        results = [[one.to_dict() for one in outcomes] for outcomes in found]
+        _reply(replies, {"number": question["number"], "results": results})
 
 
 def _watch(questions: int, replies: int) -> None:

@@ -54,6 +54,9 @@ class LineProcess:
         """Where it runs; None: here."""
         return None
 
+    def _opened(self) -> None:
+        """Says what a new process is to know before it is ready."""
+
     def _greeted(self, said: dict[str, Any]) -> None:
         """Looks at the first line of a new process, which says that it is ready; may refuse it."""
 
@@ -81,6 +84,7 @@ class LineProcess:
         os.set_blocking(self._process.stdin.fileno(), False)
         self._pending = b""
         self.started += 1
+        self._opened()
         said = self._receive(self.start_seconds)
         if said is None:
             self._stop()
@@ -91,7 +95,7 @@ class LineProcess:
         assert self._process is not None and self._process.stdin is not None
         if self._errors is not None and os.fstat(self._errors.fileno()).st_size > _WORDS:
             os.ftruncate(self._errors.fileno(), 0)
-        data = memoryview(json.dumps(question).encode() + b"\n")
+        data = memoryview(json.dumps(question, default=str).encode() + b"\n")
         poll = select.poll()
         poll.register(self._process.stdin.fileno(), select.POLLOUT)
         try:
@@ -117,6 +121,7 @@ class LineProcess:
                     raise self._lost()
                 if left <= 0:
                     return None
+                self._glanced()
                 continue
             chunk = os.read(self._process.stdout.fileno(), 1 << 16)
             if not chunk:
@@ -137,6 +142,9 @@ class LineProcess:
             return ""
         self._errors.seek(max(0, os.fstat(self._errors.fileno()).st_size - 300))
         return self._errors.read()[-300:].decode(errors="replace").strip().rpartition("\n")[2]
+
+    def _glanced(self) -> None:
+        """Looks after a process that takes its time; may raise."""
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()

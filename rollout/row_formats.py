@@ -8,6 +8,7 @@
 | roll      | messages as JSON in a text             | messages                   | ground_truth                 |
 | areal     | messages, answer                       | messages                   | answer                       |
 | verifiers | answer with prompt or question         | prompt, else question      | answer                       |
+| chat      | messages alone                         | messages                   | ground_truth                 |
 
 A form stands in only where the settings leave `data.fields.prompt` and `data.fields.ground_truth` at their defaults and the row has no
 such column. An assistant's turn at the end of messages is the demonstration, never part of the prompt.
@@ -61,6 +62,7 @@ FORMATS = (
     RowFormat("areal", lambda row: _is_chat(row.get("messages")) and "answer" in row, "messages", "answer"),
     RowFormat("verifiers", lambda row: {"answer", "prompt"} <= row.keys(), "prompt", "answer"),
     RowFormat("verifiers", lambda row: {"answer", "question"} <= row.keys(), "question", "answer"),
+    RowFormat("chat", lambda row: _is_chat(row.get("messages")), "messages", "ground_truth"),
 )
 
 

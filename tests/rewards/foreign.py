@@ -155,6 +155,11 @@ def odd(response, ground_truth):
             if os.fork():
                 os._exit(0)
         time.sleep(600)
+    if response == "fork and fork":
+        for _ in range(80):
+            if os.fork() == 0:
+                break
+        time.sleep(600)
     if response == "exit":
         sys.exit(0)
     if response == "interrupt":

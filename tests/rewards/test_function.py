@@ -1,6 +1,7 @@
 """A foreign function's process: limits and whose fault they were, deaths, children, prints, and what cannot be loaded."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,8 +22,8 @@ ROW = Prompt("row 7", "q", "", "42")
 def made():
     verifiers = []
 
-    def make(name, timeout=20.0, **options):
-        verifiers.append(registry.create(f"{FILE}:{name}", options, timeout))
+    def make(name, timeout=20.0, file=FILE, **options):
+        verifiers.append(registry.create(f"{file}:{name}", options, timeout))
         return verifiers[-1]
 
     yield make
@@ -92,8 +93,9 @@ def test_another_scale_is_mapped(made):
 
 
 @pytest.mark.parametrize("says", ["sleep", "fork and hang"])
-def test_a_time_limit_that_the_answer_runs_into_scores_0_and_nothing_is_left(says, made):
-    verifier = made("odd", timeout=1.0, memory_mb=777)
+def test_a_time_limit_that_the_answer_runs_into_scores_0_and_nothing_is_left(says, made, tmp_path):
+    copy = shutil.copy(FILE, tmp_path)  # a name that no other process has
+    verifier = made("odd", timeout=1.0, file=copy)
     verifier.start()
     process = pid(verifier)
     watched = psutil.Process(process)
@@ -104,7 +106,7 @@ def test_a_time_limit_that_the_answer_runs_into_scores_0_and_nothing_is_left(say
     assert verdict.reason == "foreign.py:odd: the answer ran into the time limit of 1 s"
     assert gone(process) and not watched.is_running()
     everywhere = psutil.process_iter(["cmdline"])
-    ours = {one.pid for one in everywhere if f'"memory": {777 << 20}' in " ".join(one.info["cmdline"] or [])}
+    ours = {one.pid for one in everywhere if str(copy) in " ".join(one.info["cmdline"] or [])}
     assert ours == {pid(verifier), *(one.pid for one in psutil.Process(pid(verifier)).children())}
     assert verifier.score("42", ROW).score == 1.0
 
@@ -113,6 +115,16 @@ def test_a_limit_that_the_ground_truth_runs_into_too_is_the_functions_failure(ma
     verdict = made("hangs", timeout=0.5).score("a", Prompt("row 8", "q", "", "42"))
     assert (verdict.status, verdict.score) == ("verifier_failed", None)
     assert "row 'row 8': ran into the time limit of 0.5 s, as it does with the ground truth" in verdict.reason
+
+
+def test_too_many_processes_are_a_limit_and_ended_before_time(made):
+    verifier = made("odd", timeout=60.0, processes=40)
+    start = time.perf_counter()
+    verdict = verifier.score("fork and fork", ROW)
+    assert (verdict.score, verdict.reason) == (0.0, "foreign.py:odd: the answer ran into the limit of 40 processes")
+    assert time.perf_counter() - start < 40.0
+    assert len(psutil.Process(pid(verifier)).children()) == 1  # ours, which watches
+    assert verifier.score("42", ROW).score == 1.0
 
 
 def test_a_memory_limit_goes_by_the_same_rule(made):
@@ -230,6 +242,13 @@ def test_an_argument_that_the_function_does_not_take_is_named():
         registry.check(f"{FILE}:plain", {"arguments": {"weigth": 2}})
     with pytest.raises(ValueError, match=r"loading it raised TypeError: .*'tol'"):
         registry.check(f"{FILE}:Torchforge", {"arguments": {"tol": 2}})
+
+
+def test_arguments_are_not_to_be_read_in_the_list_of_processes(made):
+    verifier = made("plain_group", arguments={"weight": 0.125})
+    verifier.start()
+    assert psutil.Process(pid(verifier)).cmdline()[-1] == f"{FILE}:plain_group"
+    assert verifier.score("42", ROW).score == 0.125
 
 
 def test_dotted_names_and_relative_paths(made, monkeypatch, tmp_path):

@@ -264,6 +264,19 @@ def test_a_verifier_of_groups_sees_what_no_rule_decided(grouped):
     assert judge._verifiers["grouped"].calls == [["x", "y"]]
 
 
+def test_tokens_reach_a_verifier_that_asks_for_them(monkeypatch):
+    seen = []
+
+    class Tokens(Grouped):
+        def score_all(self, answers):
+            seen.extend((list(a.prompt_ids), list(a.token_ids), a.number, a.group) for a in answers)
+            return super().score_all(answers)
+
+    monkeypatch.setitem(registry.BUILT_IN, "tokens", Tokens)
+    Judge("tokens").judge_all([(prompt("tokens"), one) for one in of_group("a", "x", "y")], {"a": np.array([5, 6])})
+    assert seen == [([5, 6], [1, 2], 0, "a"), ([5, 6], [1, 2], 1, "a")]
+
+
 class Counts:
     name = "counts"
     grouped = False

@@ -65,6 +65,12 @@ def test_a_closing_assistant_turn_is_the_demonstration(tmp_path):
     assert loaded(tmp_path, AREAL)[0].response is None
 
 
+def test_a_chat_alone_is_enough_where_nothing_is_judged(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": [SYSTEM, ASK]}))
+    (prompt,) = load_rows(SourceConfig(path=str(tmp_path / "rows.jsonl")), FieldsConfig(), "math", judged=False)
+    assert prompt.prompt == CHAT
+
+
 def test_settings_that_name_columns_go_before(tmp_path):
     row = {**VERL, "question": "1+1", "result": "2"}
     prompt, _ = loaded(tmp_path, row, prompt="question", ground_truth="result")
@@ -81,6 +87,7 @@ def test_settings_that_name_columns_go_before(tmp_path):
         ({"messages": "[not JSON", "ground_truth": "1", "tag": "a"}, "no prompt: field 'prompt' holds nothing"),
         ({"messages": [{"role": "user"}], "answer": "1"}, "field 'messages': got the message {'role': 'user'}"),
         ({"messages": [ASK], "answer": " "}, "no ground truth: field 'answer'"),
+        ({"messages": [ASK]}, "no ground truth: field 'ground_truth' holds nothing"),
         ({"prompt": [ASK], "reward_model": {"style": "rule"}}, "no ground truth: field 'ground_truth'"),
     ],
 )
