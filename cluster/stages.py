@@ -23,6 +23,7 @@ from .watchdog import StopFlag
 
 SLOT_FULLS = 4  # of samples that a rollout call may hold: the engine refills slots from them as sequences end
 RESTART_SECONDS = 5.0  # of a verifier's process, with its imports, on a busy machine
+AUTOMATIC_SLOTS = 256  # taken for the number of slots where the actor finds it
 Advance = Callable[[int], Any]
 
 
@@ -98,7 +99,7 @@ class Stages:
         """Completions of one unit of work after the other, as units end."""
         most = max(request.samples for request in requests)
         share = math.ceil(len(requests) / self.config.rollout.actors)
-        size = max(1, min(share, SLOT_FULLS * self.config.rollout.slots // most))
+        size = max(1, min(share, SLOT_FULLS * (self.config.rollout.slots or AUTOMATIC_SLOTS) // most))
         units = [(requests[i : i + size], sampling) for i in range(0, len(requests), size)]
         for _, completions in self.rollouts.map("generate", units, in_flight=2, stop=self.stop):
             yield completions

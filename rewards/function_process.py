@@ -33,11 +33,7 @@ from .interfaces import Interface, NoInterface, bound, find, refuse_unknown
 from .outcomes import Outcome, Scale, Unsound, several, single
 
 _REAP = 256  # questions between two looks for ended orphans that nobody else waits for
-_CAUGHT = (
-    Exception,
-    SystemExit,
-    KeyboardInterrupt,
-)  # sys.exit() in a reward function must not look like a crash of ours
+_CAUGHT = (Exception, SystemExit, KeyboardInterrupt)  # sys.exit() in a reward function is no crash of the process
 
 
 class Function:

@@ -147,7 +147,7 @@ class Judge:
 
 
 def _answer(prompt: Prompt, completion: Completion, prompt_ids: TokenIds) -> Answer:
-    truncated, uid = completion.finish_reason == "length", completion.uid
+    truncated, uid = completion.finish_reason != "stop", completion.uid  # by length or by its deadline
     return Answer(
         prompt, completion.text, truncated, uid, completion.sample, completion.token_ids, prompt_ids.get(uid, ())
     )

@@ -34,6 +34,9 @@ BUILT_IN: dict[str, Callable[..., Verifier]] = {
 }
 
 
+_MAPPINGS = ("arguments", "headers")  # options that are no single value
+
+
 def known() -> list[str]:
     """Names that `create` takes, sorted."""
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
@@ -170,8 +173,10 @@ def _checked(factory: Callable[..., Verifier], name: str, options: Mapping[str, 
         if key not in names:
             raise ValueError(f"unknown option {key!r} of verifier {name!r}{_nearest(key, names)}")
         default = parameters[key].default
+        wanted = type(default).__name__
+        if key in _MAPPINGS and not (isinstance(value, Mapping) and all(isinstance(name, str) for name in value)):
+            raise ValueError(f"option {key!r} of verifier {name!r} is {value!r}, wanted a mapping with names for keys")
         if not _fits(value, default):
-            wanted = type(default).__name__
             raise ValueError(f"option {key!r} of verifier {name!r} is {value!r}, wanted a value of type {wanted}")
 
 
@@ -187,4 +192,4 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; nearest known: {close[0]!r} (known: {', '.join(names)})" if close else "; it takes none"
 
 
-BUILT_IN["rubric"] = _rubric
+BUILT_IN["rubric"] = _rubric  # made of others by `create`, so it comes last

@@ -225,6 +225,8 @@ def test_what_cannot_be_loaded_is_said_before_anything_starts(spec, words):
         ({"low": "a"}, "option 'low' of verifier 'foreign.py:plain' is 'a', wanted a value of type float"),
         ({"low": 1}, "options low and high are 1 and 1.0"),
         ({"interface": "ver"}, "option 'interface' of verifier 'foreign.py:plain' is 'ver', wanted auto or verl,"),
+        ({"arguments": "a=1"}, "option 'arguments' of verifier 'foreign.py:plain' is 'a=1', wanted a mapping"),
+        ({"arguments": {1: 2}}, "option 'arguments' of verifier 'foreign.py:plain' is {1: 2}, wanted a mapping"),
         ({"memory_mb": 1}, "option 'memory_mb' of verifier 'foreign.py:plain' is 1, wanted 64 or more"),
         ({"memory_mb": 1.5}, "option 'memory_mb' of verifier 'foreign.py:plain' is 1.5, wanted a value of type int"),
     ],
