@@ -25,7 +25,7 @@ from .stages import Stages
 from .topology import cluster
 from .warm_start import SupervisedLoop
 from .watchdog import Interrupted, StopFlag
-from .workload import Workload, build_blueprint, build_tokenizer, load_workload
+from .workload import Workload, build_blueprint, build_tokenizer, check_rewards, load_workload
 
 STATS = "stats.json"
 
@@ -35,6 +35,7 @@ def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[
     """Everything that can be wrong about a run is found here, before Ray starts."""
     require_data(config)
     require_whole_softmax(config)
+    rewards = check_rewards(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)
@@ -42,7 +43,7 @@ def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[
         config.run.dir = str(run.path)
         config.provenance = provenance()
         write_text(run.path / "config.yaml", to_yaml(config))
-        for note in workload.notes:
+        for note in (*rewards, *workload.notes):
             console.say(note)
         yield run, blueprint, workload
     finally:

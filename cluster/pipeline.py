@@ -6,7 +6,7 @@
 |-----------|----------------------|-------------------------|----------------------------------|-----------------------------------|
 | prompts   | driver               | position in the data    | -                                | -                                 |
 | rollout   | rollout actors       | Task, weights           | weights of the step before       | result, death (replaced), timeout |
-| verify    | verifier actors      | Prompt, Completion      | a unit of completions            | result, death (replaced), timeout |
+| verify    | verifier actors      | Task, Completion        | a unit of whole groups           | result, death (replaced), timeout |
 | advantage | driver               | Group                   | all groups of the step           | -                                 |
 | pack      | driver               | Sample                  | -                                | -                                 |
 | learn     | learner ranks        | Update                  | all ranks (collective)           | result, death (last checkpoint)   |
@@ -26,6 +26,7 @@ import numpy as np
 import ray
 
 from ..configs.schema import Config
+from ..observe.alarms import VerifierAlarms
 from ..observe.console import Console
 from ..observe.metrics import MetricsLog, Row, rollout_metrics
 from ..observe.run_folder import RunFolder
@@ -56,6 +57,7 @@ class Pipeline:
         self.stream = PromptStream(workload.train, config.seed, config.data.shuffle)
         self.progress = Progress(stream=self.stream.state())
         self.saver = Saver(run, config.checkpoint)
+        self.alarms = VerifierAlarms(console.warn, config.verifier.alarm_share, config.verifier.alarm_window)
         self.checkpoint_seconds = 0.0  # of the save after the step before
         self.published: dict[int, Any] = {}  # version: reference to its weights, of the last few
 
@@ -202,7 +204,7 @@ class Pipeline:
 
     def _finish_step(self, row: Row, gathered: Gathered, clock: Clock, started: float) -> None:
         step, every = int(row["step"]), self.config.train.eval_every
-        self._alarm(row)
+        self.alarms.look(step, gathered.groups)
         if self.config.run.keep_rollouts:
             self.saver.run.write_rollouts(step, gathered.groups)
         stopped: Interrupted | None = None
@@ -225,14 +227,6 @@ class Pipeline:
             self.save()
             self.checkpoint_seconds = time.monotonic() - begun
 
-    def _alarm(self, row: Row) -> None:
-        share = row["verifier/failed"] / row["completion/count"]
-        if share > self.config.verifier.alarm_share:
-            self.console.warn(
-                f"step {row['step']}: {share:.1%} of the judgements failed, more than verifier.alarm_share="
-                f"{self.config.verifier.alarm_share}; their reasons are in rollouts/"
-            )
-
     def _evaluate(self, step: int) -> Row:
         """pass@1 on held-out prompts with the current weights."""
         config = self.config
@@ -241,6 +235,7 @@ class Pipeline:
         sampling = rollout_sampling(config, self.tokenizer, config.eval.temperature)
         with self.console.bar(f"evaluation at step {step}", len(tasks) * config.eval.samples) as advance:
             found = evaluate(self.stages, tasks, sampling, config.eval.samples, advance)
+        self.alarms.tell(f"evaluation at step {step}, counted as wrong", found.failures)
         self.saver.run.append_evaluation({"step": step, **found.as_row()})
         self.console.say(
             f"evaluation at step {step}: pass@1 {found.pass_at[1]:.3f} +- {found.standard_error:.3f} on {found.prompts} held-out prompts"

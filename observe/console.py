@@ -7,7 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 STEP_FIELDS = (  # label, row key, format
@@ -22,6 +31,13 @@ STEP_FIELDS = (  # label, row key, format
     ("tok/s", "tokens_per_second/rollout", "{:,.0f}"),
     ("s", "time/step", "{:.2f}"),
 )
+
+
+class RateColumn(ProgressColumn):
+    """How many a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
 
 
 class Console:
@@ -47,8 +63,8 @@ class Console:
         self.say("  ".join(parts))
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Any]:
-        """A progress bar; yields `advance(n)`."""
+    def bar(self, label: str, total: int | None, rate: bool = False) -> Iterator[Any]:
+        """A progress bar, `total` None where it is not known; yields `advance(n)`. rate: show how many a second."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,6 +72,8 @@ class Console:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.rich, transient=True, disable=not self.show_bars) as progress:
+        with Progress(
+            *columns, *([RateColumn()] if rate else []), console=self.rich, transient=True, disable=not self.show_bars
+        ) as progress:
             task = progress.add_task(label, total=total)
             yield lambda n=1: progress.advance(task, n)

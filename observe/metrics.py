@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..records import Group
+from ..records import Group, Verdict
+from ..rewards.judge import TRUNCATED_REASON
+from .alarms import judgements
 
 Row = dict[str, Any]
 
@@ -23,7 +25,7 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
     scores = [v.score for v in verdicts if v.score is not None]
     lengths = np.array([len(c.token_ids) for c in completions])
     ages = np.concatenate([version - c.policy_version for c in completions])
-    entries = {f"reward/{name}" for v in verdicts for name in v.components}
+    components = sorted({name for v in verdicts for name in v.components})
     return {
         "reward/mean": float(np.mean(scores)) if scores else math.nan,
         "reward/std": float(np.std(scores)) if scores else math.nan,
@@ -38,8 +40,25 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "completion/truncated": sum(c.finish_reason != "stop" for c in completions) / len(completions),
         "policy_age/mean": float(ages.mean()),
         "policy_age/max": int(ages.max()),
-        **{name: _component_mean(verdicts, name.removeprefix("reward/")) for name in sorted(entries)},
+        **{f"component/{name}": _component_mean(verdicts, name) for name in components},
+        **verifier_rates(groups),
     }
+
+
+def verifier_rates(groups: Sequence[Group]) -> dict[str, float]:
+    """Of each verifier by its short name, over what it was asked (not what a rule decided): mean score, shares failed and skipped."""
+    asked: dict[str, list[Verdict]] = {}
+    for name, _, _, verdict in judgements(groups):
+        if verdict.reason != TRUNCATED_REASON:
+            asked.setdefault(name.replace("/", "_"), []).append(verdict)
+    rates = {}
+    for name, verdicts in sorted(asked.items()):
+        scores = [v.score for v in verdicts if v.score is not None]
+        rates[f"verifier/{name}/score_mean"] = float(np.mean(scores)) if scores else math.nan
+        for status in ("failed", "skipped"):
+            count = sum(v.status.removeprefix("verifier_") == status for v in verdicts)
+            rates[f"verifier/{name}/{status}_share"] = count / len(verdicts)
+    return rates
 
 
 def _component_mean(verdicts: Sequence[Any], name: str) -> float:

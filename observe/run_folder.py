@@ -156,7 +156,7 @@ def rollout_rows(step: int, group: Group) -> list[dict[str, Any]]:
             "step": step, "uid": c.uid, "sample": c.sample, "prompt": text, "ground_truth": group.prompt.ground_truth,
             "text": c.text, "finish_reason": c.finish_reason, "tokens": len(c.token_ids),
             "logprob": round(float(c.logprobs.sum()), 4), "policy_version": sorted({int(x) for x in c.policy_version}),
-            "status": v.status, "score": v.score, "reason": v.reason, "components": dict(v.components),
+            "verifier": group.prompt.verifier, "status": v.status, "score": v.score, "reason": v.reason, "components": dict(v.components),
         }
         for c, v in zip(group.completions, group.verdicts, strict=True)
     ]  # fmt: skip

@@ -98,3 +98,18 @@ def test_data_is_wanted_only_where_rows_are_read():
     config.data.eval.path, config.data.eval.hub = "a", "b"
     with pytest.raises(ConfigError, match=r"data\.eval\.path and data\.eval\.hub"):
         require_data(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("verifier.resources={judges: many}", "a mapping to numbers"),
+        ("verifier.resources={judges: 0}", "whole numbers or fractions of 1"),
+        ("verifier.resources={judges: 1.5}", "whole numbers or fractions of 1"),
+        ("verifier.resources.CPU=1", "none of them Ray's own"),
+    ],
+)
+def test_resources_that_ray_would_not_take(override, wanted):
+    with pytest.raises(ConfigError) as caught:
+        load(None, [override])
+    assert str(caught.value).startswith("verifier.resources: got {") and wanted in str(caught.value)
