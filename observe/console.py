@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,13 @@ STEP_FIELDS = (  # label, row key, format
     ("tok/s", "tokens_per_second/rollout", "{:,.0f}"),
     ("s", "time/step", "{:.2f}"),
 )
+SUPERVISED_FIELDS = (
+    ("loss", "policy/loss", "{:.3f}"),
+    ("|g|", "policy/grad_norm", "{:.2f}"),
+    ("pass@1 on train prompts", "pass@1/probe", "{:.3f}"),
+    ("tok/s", "tokens_per_second/train", "{:,.0f}"),
+    ("s", "time/step", "{:.2f}"),
+)
 
 
 class Console:
@@ -30,6 +37,7 @@ class Console:
     def __init__(self, progress: bool = True):
         self.rich = RichConsole(highlight=False, soft_wrap=True)
         self.show_bars = progress and self.rich.is_terminal
+        self._bars: Progress | None = None  # all that are shown now
 
     def say(self, text: str) -> None:
         self.rich.print(Text(text))
@@ -39,16 +47,33 @@ class Console:
 
     def step(self, row: Mapping[str, Any], steps: int) -> None:
         """The step's one line."""
-        parts = [f"step {row['step']:>{len(str(steps))}}/{steps}", f"v{row['policy_version']}"]
-        for label, key, form in STEP_FIELDS:
-            value = row.get(key)
-            if value is not None and value == value:
-                parts.append(f"{label} {form.format(value)}")
+        self._line([f"step {row['step']:>{len(str(steps))}}/{steps}", f"v{row['policy_version']}"], row, STEP_FIELDS)
+
+    def supervised(self, row: Mapping[str, Any], steps: int) -> None:
+        """The line of an update of the warm start."""
+        self._line([f"warm start {row['step']:>{len(str(steps))}}/{steps}"], row, SUPERVISED_FIELDS)
+
+    def _line(self, parts: list[str], row: Mapping[str, Any], fields: Sequence[tuple[str, str, str]]) -> None:
+        values = [(label, row.get(key), form) for label, key, form in fields]
+        parts += [
+            f"{label} {form.format(value)}" for label, value, form in values if value is not None and value == value
+        ]
         self.say("  ".join(parts))
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Any]:
-        """A progress bar; yields `advance(n)`."""
+        """A progress bar, below those that are there; yields `advance(n)`."""
+        outermost, bars = self._bars is None, self._bars or self._new_bars()
+        self._bars, task = bars, bars.add_task(label, total=total)
+        try:
+            yield lambda n=1: bars.advance(task, n)
+        finally:
+            bars.remove_task(task)
+            if outermost:
+                bars.stop()
+                self._bars = None
+
+    def _new_bars(self) -> Progress:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,6 +81,6 @@ class Console:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.rich, transient=True, disable=not self.show_bars) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda n=1: progress.advance(task, n)
+        bars = Progress(*columns, console=self.rich, transient=True, disable=not self.show_bars)
+        bars.start()
+        return bars

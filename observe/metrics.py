@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..records import Group
 
 Row = dict[str, Any]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
@@ -49,7 +51,9 @@ def _component_mean(verdicts: Sequence[Any], name: str) -> float:
 class MetricsLog:
     """Appends rows to metrics.jsonl and forwards them to wandb."""
 
-    def __init__(self, path: Path, wandb_mode: str, project: str, name: str, config: Mapping[str, Any]):
+    def __init__(
+        self, path: Path, wandb_mode: str = "off", project: str = "", name: str = "", config: Mapping[str, Any] = EMPTY
+    ):
         self.path = path
         self.wandb = start_wandb(wandb_mode, project, name, path.parent, config) if wandb_mode != "off" else None
 
