@@ -46,6 +46,7 @@ def build_blueprint(config: Config, tokenizer: PreTrainedTokenizerFast) -> Bluep
 
 def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workload:
     """Load, split, check and encode all rows. Raises ValueError naming the row for one that does not fit."""
+    fit_reward(config)
     data, verifier = config.data, config.reward.verifier
     notes = []
     rows = load_rows(data.train, data.fields, verifier)
@@ -67,6 +68,22 @@ def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workloa
     order = np.random.default_rng(config.seed).permutation(len(held_out))
     table = {p.id: t for p, t in zip([*rows, *held_out], [*tokens, *eval_tokens], strict=True)}
     return Workload(tuple(rows), tuple(held_out[i] for i in order), table, tuple(notes))
+
+
+def fit_reward(config: Config) -> None:
+    """Have the bare answers of tasks with `boxed: false` read as such: a run has one set of verifier options.
+
+    Raises ValueError when a setting or the other source says otherwise.
+    """
+    sources, reward = [s for s in (config.data.train, config.data.eval) if has_source(s)], config.reward
+    bare = [bool(source.task) and source.options.get("boxed") is False for source in sources]
+    if not any(bare):
+        return
+    if not all(bare):
+        raise ValueError("data options.boxed: got false for one source alone, wanted it for both or for none")
+    if reward.options not in ({}, {"boxed": False}):
+        raise ValueError(f"reward.options: got {reward.options}, wanted none where the task says boxed=false")
+    reward.verifier, reward.options = "exact", {"boxed": False}
 
 
 def has_source(source: SourceConfig) -> bool:

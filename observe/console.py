@@ -32,10 +32,10 @@ SUPERVISED_FIELDS = (
 
 
 class Console:
-    """Lines and bars on standard output; plain lines alone where it is no terminal."""
+    """Lines and bars on standard output, or standard error; plain lines alone where it is no terminal."""
 
-    def __init__(self, progress: bool = True):
-        self.rich = RichConsole(highlight=False, soft_wrap=True)
+    def __init__(self, progress: bool = True, stderr: bool = False):
+        self.rich = RichConsole(highlight=False, soft_wrap=True, stderr=stderr)
         self.show_bars = progress and self.rich.is_terminal
         self._bars: Progress | None = None  # all that are shown now
 

@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 
+from mimosa.cluster.verifier_actor import VerifierActor
 from mimosa.cluster.workload import build_tokenizer, load_workload
 from mimosa.configs.loader import load
+from mimosa.records import Completion
 
 
 def write(path, rows):
@@ -54,3 +57,30 @@ def test_overlong_rows_are_counted_when_dropped(tmp_path):
     config.data.overlong = "drop"
     workload = load_workload(config, build_tokenizer(config))
     assert len(workload.train) == 1 and "1 rows dropped" in workload.notes[0]
+
+
+BARE = ["data.train.options.boxed=false", "data.train.options.cot=false"]
+
+
+def test_bare_answers_of_a_task_are_judged_as_such():
+    config = load("quickstart", BARE)
+    workload = load_workload(config, build_tokenizer(config))
+    prompt = workload.train[0]
+    scores = [judged(config, prompt, text) for text in (prompt.response, f"\\boxed{{{prompt.ground_truth}}}", "x")]
+    assert scores == [1.0, 0.0, 0.0]
+
+
+def judged(config, prompt, text: str) -> float | None:
+    nothing = np.zeros(0, np.int32)
+    completion = Completion(prompt.id, 0, nothing, nothing, nothing, "stop", text)
+    return VerifierActor(config).score([(prompt, completion)])[0].score
+
+
+def test_settings_against_bare_answers_are_refused():
+    for override, said in (
+        ("reward.options.boxed=true", r"reward\.options: got \{'boxed': True\}, wanted none"),
+        ("data.eval.task=arithmetic", r"options\.boxed: got false for one source alone"),
+    ):
+        config = load("quickstart", [*BARE, override])
+        with pytest.raises(ValueError, match=said):
+            load_workload(config, build_tokenizer(config))
