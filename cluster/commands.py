@@ -43,8 +43,9 @@ def prepared_run(
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)
     try:
-        run.claim(command)
-        check_checkpoints(config, blueprint, run)
+        if config.resume:
+            run.claim(command)
+            check_checkpoints(config, blueprint, run)
         config.run.dir = str(run.path)
         config.provenance = {"command": command, **provenance()}
         # Without `resume`: that is said anew each time, and the file may be the beginning of another run.
@@ -54,6 +55,16 @@ def prepared_run(
         yield run, blueprint, workload
     finally:
         run.release()
+
+
+@contextmanager
+def metrics_log(config: Config, run: RunFolder) -> Iterator[MetricsLog]:
+    """The run's metrics.jsonl, and wandb when it is asked for."""
+    log = MetricsLog(run.path / "metrics.jsonl", config.log.wandb, config.log.project, run.path.name, asdict(config))
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def check_checkpoints(config: Config, blueprint: Blueprint, run: RunFolder) -> None:
@@ -69,12 +80,14 @@ def check_checkpoints(config: Config, blueprint: Blueprint, run: RunFolder) -> N
 def train(config: Config, name: str) -> int:
     """Warm start when sft.steps says so, then reinforcement learning. Returns the exit status; 130 after a signal."""
     console, stop = Console(config.log.progress), StopFlag()
-    with prepared_run("train", config, name, console) as (run, blueprint, workload), stop.installed(), cluster(config):
+    with (
+        prepared_run("train", config, name, console) as (run, blueprint, workload),
+        metrics_log(config, run) as log,
+        stop.installed(),
+        cluster(config),
+    ):
         announce(config, workload, run, console)
         stages = Stages(blueprint, config, console, stop)
-        log = MetricsLog(
-            run.path / "metrics.jsonl", config.log.wandb, config.log.project, run.path.name, asdict(config)
-        )
         try:
             path = warm_start(config, blueprint, workload, stages, run, console, stop)
             task = LearnerTask(path, False, config.train.steps * config.train.updates)
@@ -85,7 +98,6 @@ def train(config: Config, name: str) -> int:
             console.say(f"stopped in the warm start; {go_on('train', run)}")
             return 130
         finally:
-            log.close()
             stages.close()
 
 
@@ -108,11 +120,13 @@ def sft(config: Config, name: str) -> int:
     console, stop = Console(config.log.progress), StopFlag()
     if config.sft.steps < 1:
         raise ValueError("sft.steps: got 0, wanted at least 1 for a supervised run")
-    with prepared_run("sft", config, name, console) as (run, blueprint, workload), stop.installed(), cluster(config):
+    with (
+        prepared_run("sft", config, name, console) as (run, blueprint, workload),
+        metrics_log(config, run) as log,
+        stop.installed(),
+        cluster(config),
+    ):
         stages = Stages(blueprint, config, console, stop)
-        log = MetricsLog(
-            run.path / "metrics.jsonl", config.log.wandb, config.log.project, run.path.name, asdict(config)
-        )
         loop = SupervisedLoop(config, blueprint, workload, stages, run, log, console, stop)
         try:
             done = loop.run(config.resume)
@@ -127,7 +141,6 @@ def sft(config: Config, name: str) -> int:
             return 130
         finally:
             loop.close()
-            log.close()
             stages.close()
         run.write_json("summary.json", {"steps": done.steps, "seconds/sft": done.seconds, "loss": done.loss,
                                         "pass@1/probe": done.probe, "seed": config.seed})  # fmt: skip

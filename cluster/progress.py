@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,13 +79,16 @@ class Saver:
             partial = begin().resolve()
             yield partial
         except Exception as error:
+            free = shutil.disk_usage(self.run.path).free >> 20  # torch's own word for a full disk is "unexpected pos"
             if partial is not None:
                 self.run.discard(partial)
             if isinstance(error, RunError):
                 raise
             whole = self.latest() or "there is none"
             why = next(reversed(str(error).strip().splitlines()), type(error).__name__)
-            raise CheckpointError(f"{what} could not be written: {why}; last whole checkpoint: {whole}") from error
+            raise CheckpointError(
+                f"{what} could not be written with {free} MiB free: {why}; last whole checkpoint: {whole}"
+            ) from error
 
 
 STAGES = (

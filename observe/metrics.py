@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..configs.errors import ConfigError
 from ..records import Group
 
 Row = dict[str, Any]
@@ -71,11 +72,15 @@ class MetricsLog:
 
 
 def start_wandb(mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A wandb run; offline it needs no network and no account."""
+    """A wandb run; offline it needs no network and no account. Raises ConfigError when wandb cannot be reached or does not know us."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     settings = wandb.Settings(init_timeout=60)
-    return wandb.init(
-        mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
-    )  # fmt: skip
+    try:
+        return wandb.init(
+            mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
+        )  # fmt: skip
+    except wandb.errors.Error as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"log.wandb: got {mode}, wanted offline or off where wandb does not answer: {why}") from error

@@ -73,7 +73,11 @@ class RunFolder:
         return path
 
     def used(self) -> bool:
-        return any((self.path / name).exists() for name in ("config.yaml", "metrics.jsonl", "checkpoints"))
+        """Whether a run has left anything here; a configuration alone is what a failed start leaves."""
+        return any(
+            (self.path / name).exists()
+            for name in ("metrics.jsonl", "warm_start.jsonl", "evaluations.jsonl", "checkpoints")
+        )
 
     def lock(self) -> None:
         """Hold the folder for this process; the lock ends with it."""

@@ -5,6 +5,9 @@ import math
 import sys
 import time
 
+import pytest
+
+from mimosa.configs.errors import ConfigError
 from mimosa.observe.metrics import MetricsLog
 
 
@@ -37,3 +40,11 @@ def test_wandb_offline_writes_the_rows_to_the_run_folder(tmp_path):
         content = written.read_bytes()
     assert content.count(b"reward/mean") >= 2
     assert b"seed" in content and b"a run" in content and b"grad_norm" not in content
+
+
+def test_wandb_that_does_not_know_us_is_a_mistake_of_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc, no settings
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"^log\.wandb: got online, wanted offline or off .*No API key.*$"):
+        MetricsLog(tmp_path / "metrics.jsonl", "online", "mimosa", "a run", {})
