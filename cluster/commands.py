@@ -28,7 +28,7 @@ from .stages import Stages
 from .topology import cluster
 from .warm_start import SupervisedLoop
 from .watchdog import Interrupted, StopFlag
-from .workload import Workload, build_blueprint, build_tokenizer, load_workload
+from .workload import Workload, build_blueprint, build_tokenizer, demonstrations, load_workload
 
 STATS = "stats.json"
 
@@ -41,6 +41,8 @@ def prepared_run(
     require_data(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
+    if config.sft.steps:
+        demonstrations(workload, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)
     try:
         if config.resume:
