@@ -37,7 +37,7 @@ STATS = "stats.json"
 def prepared_run(
     command: str, config: Config, name: str, console: Console
 ) -> Iterator[tuple[RunFolder, Blueprint, Workload]]:
-    """Everything that can be wrong about a run is found here, before Ray starts."""
+    """What can be wrong with settings, rows and the run folder is found here, before Ray starts."""
     require_data(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)

@@ -222,4 +222,4 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: git commit and versions; not read
+    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: its command, git commit, versions

@@ -45,6 +45,8 @@ class RunFolder:
             raise RunFolderError(f"resume: got {path}, which holds no run, wanted a run folder to go on with")
         path.mkdir(parents=True, exist_ok=True)
         folder.lock()
+        for cut_off in path.glob(f"checkpoints/*{PARTIAL}"):
+            folder.discard(cut_off)
         if not resume and folder.used():
             raise RunFolderError(
                 f"run.dir: got {path}, which already holds a run, wanted an empty folder (or resume=true to go on with it)"

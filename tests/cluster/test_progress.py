@@ -59,8 +59,12 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 
 def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
     run = RunFolder(tmp_path)
+    Saver(run, CheckpointConfig()).write(Progress(StreamState(), step=4), lambda folder: None)
     run.begin_checkpoint(5)
-    assert run.checkpoints() == []
+    assert [p.name for p in run.checkpoints()] == ["step_000004"]
+    again = RunFolder.open(str(tmp_path), "", "", True)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000004"]
+    again.release()
 
 
 def test_rows_after_a_checkpoint_are_dropped_and_a_torn_line_is_no_row(tmp_path):
