@@ -37,7 +37,7 @@ def stages(request, ray_cluster):
     made.close()
 
 
-@pytest.mark.parametrize(("stages", "stage"), [("", 1), ("", 2), ("bf16", 2), ("bf16", 3)], indirect=["stages"])
+@pytest.mark.parametrize(("stages", "stage"), [("", 2), ("bf16", 2), ("bf16", 3)], indirect=["stages"])
 def test_one_version_everywhere(stages, stage, tmp_path):
     dtype, blueprint, stages = stages
     learning = LearnerConfig(actors=2, threads=1, zero_stage=stage, optimizer=OPTIMIZER)

@@ -124,7 +124,7 @@ def test_killed_rollout_and_verifier_actors_cost_nothing_but_time(tmp_path, warm
 def test_a_killed_rank_of_two_resumes_from_the_last_checkpoint(tmp_path, warm, finished, capsys):
     folder = tmp_path / "learner"
     config = tiny_run(
-        folder, "train.steps=6", "checkpoint.every=2", "learner.actors=2", "learner.zero_stage=3", "rollout.actors=1",
+        folder, "train.steps=6", "checkpoint.every=2", "learner.actors=2", "learner.zero_stage=1", "rollout.actors=1",
         "verifier.actors=1", "train.eval_every=2", *warm,
     )  # fmt: skip
     ranks: list[int] = []
