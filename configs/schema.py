@@ -192,7 +192,7 @@ class EvalConfig:
 
 @dataclass
 class CheckpointConfig:
-    every: int = 50  # steps; 0: only at the end
+    every: int = 50  # steps, or updates of the warm start; 0: only at the end
     keep: int = 2
 
 
