@@ -233,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mimosa {parsed.command}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         return 2
     except (RunError, OSError) as error:
+        if hasattr(error, "traceback_str") or os.environ.get("MIMOSA_TRACEBACK"):
+            raise
         print(f"mimosa {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -48,7 +48,7 @@ def serving(
 
 def run_eval(config: Config, out: str) -> int:
     """pass@1 and pass@k of the policy at model.path on held-out prompts; JSON to `out`, or to standard output when it is empty."""
-    console, stop = Console(config.log.progress), StopFlag()
+    console, stop = Console(config.log.progress, stderr=not out), StopFlag()  # standard output is for the JSON
     check_target(out)
     tokenizer = build_tokenizer(config)
     require_data(config)

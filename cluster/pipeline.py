@@ -36,7 +36,7 @@ from ..rollout.stream import PromptStream, StreamState
 from ..trainer.advantage import Advantages, compute_advantages
 from ..trainer.pack import pack_updates
 from .evaluate import evaluate
-from .learners import LearnerGroup, LearnerLost
+from .learners import LearnerGroup, with_restarts
 from .progress import Clock, Progress, Saver
 from .stages import Gathered, Stages
 from .watchdog import Interrupted, StopFlag
@@ -63,19 +63,12 @@ class Pipeline:
 
     def run(self, resume: bool) -> None:
         """Train to the last step. A dead learner group is started again from the last checkpoint, a bounded number of times."""
-        attempts_left = self.config.train.max_restarts
-        while True:
-            try:
-                self._restore(resume)
-                self._loop()
-                return
-            except LearnerLost as lost:
-                if attempts_left == 0:
-                    raise
-                attempts_left -= 1
-                self.console.warn(f"{lost}; starting the learners again from the last checkpoint")
-                self.learners.kill()
-                resume = True
+
+        def attempt(again: bool) -> None:
+            self._restore(again)
+            self._loop()
+
+        with_restarts(self.learners, self.config, self.console, attempt, resume)
 
     def _restore(self, resume: bool) -> None:
         """Start the learners from the last checkpoint (or the start) and send their weights out."""
@@ -91,7 +84,8 @@ class Pipeline:
         overlap = config.mode == "one_step_off"
         if self.progress.step == 0:
             self._evaluate(0)
-        with ThreadPoolExecutor(1) as background:
+        with ThreadPoolExecutor(1) as background, self.console.bar("reinforcement learning", last) as advance:
+            advance(self.progress.step)
             first = self.progress.step + 1
             upcoming = self._begin(background) if first <= last else None
             for step in range(first, last + 1):
@@ -103,6 +97,7 @@ class Pipeline:
                 row = self._learn_step(step, gathered, clock)
                 self.progress = self.progress.after(step, position, self.progress.seconds + time.monotonic() - started)
                 self._finish_step(row, gathered, clock, started)
+                advance(1)
                 if not overlap and step < last:
                     upcoming = self._begin(background)
         self._evaluate_and_save_last()
@@ -247,15 +242,13 @@ class Pipeline:
         if not any(row["step"] == step for row in self.saver.run.evaluations()):
             self._evaluate(step)
         self.save()
-        self.learners.call("save_policy", str(self.saver.aside("policy")))
-        self.saver.put("policy")
 
     def save(self) -> None:
-        """Checkpoint the last finished step."""
+        """Checkpoint the last finished step, and put its policy into policy/."""
         latest = self.saver.latest()
-        if latest is not None and self.saver.read(latest) == self.progress:
-            return
-        self.saver.write(self.progress, lambda folder: self.learners.call("save", folder))
+        if latest is None or self.saver.read(latest) != self.progress:
+            self.saver.write(self.progress, lambda folder: self.learners.call("save", folder))
+        self.saver.write_policy("policy", lambda folder: self.learners.call("save_policy", folder))
 
 
 def unweighted_samples(group: Group) -> list[tuple[Sample, int]]:

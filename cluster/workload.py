@@ -47,6 +47,7 @@ def build_blueprint(config: Config, tokenizer: PreTrainedTokenizerFast) -> Bluep
 
 def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workload:
     """Load, split, check and encode all rows. Raises ValueError naming the row for one that does not fit."""
+    fit_reward(config)
     data, verifier = config.data, config.reward.verifier
     notes: list[str] = []
     rows = load_rows(data.train, data.fields, verifier, note=notes.append)
@@ -80,6 +81,22 @@ def check_rewards(config: Config) -> list[str]:
     reward = config.reward
     reward.verifier, reward.options = registry.absolute(reward.verifier, reward.options)
     return registry.check(reward.verifier, reward.options)
+
+
+def fit_reward(config: Config) -> None:
+    """Have the bare answers of tasks with `boxed: false` read as such: a run has one set of verifier options.
+
+    Raises ValueError when a setting or the other source says otherwise.
+    """
+    sources, reward = [s for s in (config.data.train, config.data.eval) if has_source(s)], config.reward
+    bare = [bool(source.task) and source.options.get("boxed") is False for source in sources]
+    if not any(bare):
+        return
+    if not all(bare):
+        raise ValueError("data options.boxed: got false for one source alone, wanted it for both or for none")
+    if reward.options not in ({}, {"boxed": False}):
+        raise ValueError(f"reward.options: got {reward.options}, wanted none where the task says boxed=false")
+    reward.verifier, reward.options = "exact", {"boxed": False}
 
 
 def has_source(source: SourceConfig) -> bool:

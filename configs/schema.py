@@ -211,7 +211,7 @@ class EvalConfig:
 
 @dataclass
 class CheckpointConfig:
-    every: int = 50  # steps; 0: only at the end
+    every: int = 50  # steps, or updates of the warm start; 0: only at the end
     keep: int = 2
 
 
@@ -241,4 +241,4 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: git commit and versions; not read
+    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: its command, git commit, versions

@@ -7,15 +7,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..configs.errors import ConfigError
 from ..records import Group, Verdict
 from ..rewards.judge import TRUNCATED_REASON
 from .alarms import judgements
 
 Row = dict[str, Any]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
@@ -68,7 +71,9 @@ def _component_mean(verdicts: Sequence[Any], name: str) -> float:
 class MetricsLog:
     """Appends rows to metrics.jsonl and forwards them to wandb."""
 
-    def __init__(self, path: Path, wandb_mode: str, project: str, name: str, config: Mapping[str, Any]):
+    def __init__(
+        self, path: Path, wandb_mode: str = "off", project: str = "", name: str = "", config: Mapping[str, Any] = EMPTY
+    ):
         self.path = path
         self.wandb = start_wandb(wandb_mode, project, name, path.parent, config) if wandb_mode != "off" else None
 
@@ -86,11 +91,15 @@ class MetricsLog:
 
 
 def start_wandb(mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A wandb run; offline it needs no network and no account."""
+    """A wandb run; offline it needs no network and no account. Raises ConfigError when wandb cannot be reached or does not know us."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     settings = wandb.Settings(init_timeout=60)
-    return wandb.init(
-        mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
-    )  # fmt: skip
+    try:
+        return wandb.init(
+            mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
+        )  # fmt: skip
+    except wandb.errors.Error as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"log.wandb: got {mode}, wanted offline or off where wandb does not answer: {why}") from error

@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 
+from mimosa.cluster.verifier_actor import VerifierActor
 from mimosa.cluster.workload import build_tokenizer, check_rewards, load_workload
 from mimosa.configs.loader import load, to_yaml
+from mimosa.records import Completion
 
 
 def write(path, rows):
@@ -98,3 +101,30 @@ def test_a_verifier_that_judges_no_row_is_said():
     config = load("smoke", ["reward.verifier=exact"])
     (note,) = load_workload(config, build_tokenizer(config)).notes
     assert note == "reward.verifier=exact judges no training row: every row names its own (math)"
+
+
+BARE = ["data.train.options.boxed=false", "data.train.options.cot=false"]
+
+
+def test_bare_answers_of_a_task_are_judged_as_such():
+    config = load("quickstart", BARE)
+    workload = load_workload(config, build_tokenizer(config))
+    prompt = workload.train[0]
+    scores = [judged(config, prompt, text) for text in (prompt.response, f"\\boxed{{{prompt.ground_truth}}}", "x")]
+    assert scores == [1.0, 0.0, 0.0]
+
+
+def judged(config, prompt, text: str) -> float | None:
+    nothing = np.zeros(0, np.int32)
+    completion = Completion(prompt.id, 0, nothing, nothing, nothing, "stop", text)
+    return VerifierActor(config).score([(prompt, completion)])[0].score
+
+
+def test_settings_against_bare_answers_are_refused():
+    for override, said in (
+        ("reward.options.boxed=true", r"reward\.options: got \{'boxed': True\}, wanted none"),
+        ("data.eval.task=arithmetic", r"options\.boxed: got false for one source alone"),
+    ):
+        config = load("quickstart", [*BARE, override])
+        with pytest.raises(ValueError, match=said):
+            load_workload(config, build_tokenizer(config))
