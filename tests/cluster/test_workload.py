@@ -6,7 +6,7 @@ import pytest
 from mimosa.cluster.verifier_actor import VerifierActor
 from mimosa.cluster.workload import build_tokenizer, check_rewards, load_workload
 from mimosa.configs.loader import load, to_yaml
-from mimosa.records import Completion
+from mimosa.records import Completion, Request, Task
 
 
 def write(path, rows):
@@ -117,7 +117,8 @@ def test_bare_answers_of_a_task_are_judged_as_such():
 def judged(config, prompt, text: str) -> float | None:
     nothing = np.zeros(0, np.int32)
     completion = Completion(prompt.id, 0, nothing, nothing, nothing, "stop", text)
-    return VerifierActor(config).score([(prompt, completion)])[0].score
+    task = Task(prompt, Request(prompt.id, nothing, 1))
+    return VerifierActor(config).score([(task, completion)])[0].score
 
 
 def test_settings_against_bare_answers_are_refused():
