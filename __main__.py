@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("bench", help="measure", description="Measure on this machine; figures go to bench/.")
     command.add_argument("what", choices=("kernels", "rewards"))
     command.add_argument("sections", nargs="*", metavar="SECTION", help="parts to measure (default: all)")
+    command.add_argument("--tune", action="store_true", help="kernels: write the launch options that measure best")
     return parser
 
 
@@ -203,6 +204,13 @@ def reward_check(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
+    if arguments.tune:
+        if arguments.what != "kernels" or arguments.sections:
+            raise ConfigError("--tune: got it with other words, wanted `mimosa bench kernels --tune`")
+        from mimosa.bench.launches import tune
+
+        tune()
+        return 0
     if arguments.what == "rewards":
         from mimosa.bench.rewards import run
     else:
