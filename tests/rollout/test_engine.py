@@ -186,6 +186,7 @@ def many_short_sequences(count: int) -> None:
     prompts = [Request(f"q{i}@0", prompt(1 + i % 5, i % 7), 5) for i in range(count // 5)]
     found = running.generate(prompts, Sampling(3, seed=2, stop_token_ids=(EOS,)))
     assert [(c.uid, c.sample) for c in found] == [(r.uid, i) for r in prompts for i in range(5)]
+    assert not running.busy and not running.open
     assert (running.unfinished, running.pool.free, sorted(running.pool._free)) == (0, 16, list(range(16)))
     assert state_tensors(running) == before
     stats = running.stats
