@@ -121,7 +121,7 @@ class RolloutConfig:
     max_tokens: int = 64  # completion tokens at most
     deadline: float = 0.0  # seconds a completion may take from its admission to a slot; 0: no bound
     on_swap: str = "keep"  # states of sequences under way, under new weights: keep, or recompute from the tokens
-    swap_sample: int = 4  # sequences on which the two are compared at a swap; 0: none
+    swap_sample: int = 4  # sequences on which the two are compared at a swap, which reads their tokens again; 0: none
     partial: bool = False  # end a step when its groups are there; unfinished ones go on first in the next step
     oversample: float = 0.0  # with partial: share of groups begun beyond the step's, so that none waits for the longest
     timeout: float = 600.0  # seconds a generation call may take
