@@ -107,7 +107,7 @@ class RolloutConfig:
     memory_share: float = (
         0.8  # of the memory that is free on the actors' device, for their slots when their number is 0
     )
-    block: int = 0  # tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    block: int = 0  # tokens of a sequence between two looks of the host; 0: 32 on a GPU, 6 on a CPU
     prefill_piece: int = 2048  # prompt tokens prefilled at most between two blocks, rounded up to whole chunks
     decode: str = "auto"  # auto, recurrent (states read and written at every token) or replay (written once per chunk)
     graphs: bool = True  # on a GPU: blocks in CUDA graphs

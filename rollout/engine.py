@@ -39,7 +39,7 @@ class Engine:
     """Decodes requests with one policy on one device. Not for several threads at once.
 
     slots          sequences decoded at once; 0: as many as `memory_share` of the free memory holds
-    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 6 on a CPU
     prefill_piece  prompt tokens prefilled at most between two blocks, rounded up to whole chunks
     mode           of the slots: auto, recurrent or replay (Mamba3ForCausalLM.slots)
     graphs         capture blocks in CUDA graphs; None: on a GPU
