@@ -28,10 +28,7 @@ from .slots import SlotPool, make_slots
 from .stop_texts import StopTexts
 from .swap import ON_SWAP, StateSwap, spread_sample
 
-BLOCK = {
-    "cpu": 4,
-    "cuda": 32,
-}  # tokens between two looks of the host; a row that ends within a block costs until its end
+BLOCK = {"cpu": 6, "cuda": 32}  # tokens; a row that ends within a block costs until its end
 COMPACT_BELOW = 0.75  # share of live rows under which a run of slots is packed
 
 
