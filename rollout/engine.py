@@ -8,7 +8,7 @@ its sequence ends. The parts are in admission.py, prefill.py, decode_loop.py and
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -28,10 +28,7 @@ from .slots import SlotPool, make_slots
 from .stop_texts import StopTexts
 from .swap import ON_SWAP, StateSwap, spread_sample
 
-BLOCK = {
-    "cpu": 4,
-    "cuda": 32,
-}  # tokens between two looks of the host; a row that ends within a block costs until its end
+BLOCK = {"cpu": 6, "cuda": 32}  # tokens; a row that ends within a block costs until its end
 COMPACT_BELOW = 0.75  # share of live rows under which a run of slots is packed
 
 
@@ -39,7 +36,7 @@ class Engine:
     """Decodes requests with one policy on one device. Not for several threads at once.
 
     slots          sequences decoded at once; 0: as many as `memory_share` of the free memory holds
-    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 6 on a CPU
     prefill_piece  prompt tokens prefilled at most between two blocks, rounded up to whole chunks
     mode           of the slots: auto, recurrent or replay (Mamba3ForCausalLM.slots)
     graphs         capture blocks in CUDA graphs; None: on a GPU
@@ -71,13 +68,19 @@ class Engine:
         self.swap = StateSwap(self.slots, self.prefill, model.head(), device)
         self.live: dict[int, LiveSequence] = {}  # by slot
         self.version = 0
+        self.open: Counter[str] = Counter()  # unfinished samples by uid
         self._counts: defaultdict[str, float] = defaultdict(int)
         self._use(Sampling(max_tokens=1))
 
     @property
     def unfinished(self) -> int:
-        """Samples that are not completed yet."""
+        """How many samples are not completed yet."""
         return len(self.live) + len(self.admission)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a sample to go on with."""
+        return bool(self.live or self.admission)
 
     @property
     def stats(self) -> RolloutStats:
@@ -91,13 +94,13 @@ class Engine:
 
         Raises what `submit` does, and RuntimeError while the engine has other requests.
         """
-        if self.unfinished:
+        if self.busy:
             raise RuntimeError("generate: the engine is still busy with other requests")
         requests = list(requests)
         finished: list[Completion] = []
         try:
             self.submit(requests, sampling, parked)
-            while self.unfinished:
+            while self.busy:
                 finished += self.step()
         finally:
             self.reset()
@@ -112,7 +115,7 @@ class Engine:
         max_prompt_tokens, a token id outside the vocabulary or a sample that is there already; and for another sampling than that
         of the samples under way.
         """
-        if self.unfinished and sampling != self.sampling:
+        if self.busy and sampling != self.sampling:
             raise ValueError(f"sampling: got {sampling} while samples of {self.sampling} are under way")
         again = self.intake.resumed(parked, sampling, self.version if self.on_swap == "recompute" else None)
         fresh = [self.intake.fresh(request, range(request.samples)) for request in requests]
@@ -120,6 +123,8 @@ class Engine:
         self._use(sampling)
         self.admission.waiting.extendleft(reversed(again))
         self.admission.waiting.extend(arrival for arrival in fresh if arrival.sequences)
+        for arrival in (*again, *fresh):
+            self.open.update(sequence.request.uid for sequence in arrival.sequences)
         self._count(prompt_tokens=sum(len(request.token_ids) for request in requests), resumed=len(parked))
 
     @torch.inference_mode()
@@ -159,14 +164,22 @@ class Engine:
         for sequence in [s for s in self.live.values() if _named(s, uids)]:
             self._free(sequence)
         self.admission.remove({s for s in self.admission.sequences() if _named(s, uids)})
+        self._close(p.request.uid for p in parked)
         self._count(parked=len(parked))
         return parked
 
     def reset(self) -> None:
         """Drop all samples under way."""
         self.live.clear()
+        self.open.clear()
         self.admission.clear()
         self.pool.reset()
+
+    def _close(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            self.open[uid] -= 1
+            if not self.open[uid]:
+                del self.open[uid]
 
     def _count(self, **added: float) -> None:
         for name, value in added.items():
@@ -220,6 +233,7 @@ class Engine:
             if reason is not None:
                 ended.append((sequence, reason))
                 self._free(sequence)
+        self._close(sequence.request.uid for sequence, _ in ended)
         rows = result.steps * len(sequences)
         self._count(
             blocks=1, completion_tokens=kept, decoded_rows=rows, idle_rows=rows - kept, completions=len(ended),
@@ -256,7 +270,7 @@ class Engine:
             self._count(swap_kl=kl, swap_sequences=len(compared))
         if self.on_swap == "recompute":
             self.swap.recompute(sequences)
-            self.admission.forget_states()
+        self.admission.new_weights(self.on_swap == "keep")
         self._count(prefilled_tokens=self.prefill.tokens - before)
 
 

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 class NoRuns(ReferenceSlots):
     """Slots that are as cheap in any order: dead rows are nobody's, as on a GPU."""
 
-    prefers_runs = False
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.prefers_runs = False
 
 
 def prepared(kind: type[ReferenceSlots], capacity: int = 5) -> tuple[ReferenceSlots, Sampler]:
@@ -24,7 +26,7 @@ def prepared(kind: type[ReferenceSlots], capacity: int = 5) -> tuple[ReferenceSl
     for slot in range(capacity):
         ids = torch.from_numpy(prompt(3 + slot)).long()
         slots.prefill(ids, torch.tensor([0, len(ids)], dtype=torch.int32), [slot])
-    return slots, Sampler(model.lm_head, VOCAB, SAMPLING, CPU)
+    return slots, Sampler(model.head(), VOCAB, SAMPLING, CPU)
 
 
 def rows(slots: list[int], left: list[int]) -> np.ndarray:
