@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--samples", type=int, default=1, metavar="N", help="completions per prompt")
     command.add_argument("--max-tokens", type=int, default=64, metavar="N", help="tokens per completion at most")
     command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.add_argument("--overwrite", action="store_true", help="begin OUT anew instead of going on with it")
     command.add_argument("overrides", nargs="*", metavar="key=value")
     command = commands.add_parser("export", help="a policy in another format", description="Convert a policy folder.")
     command.add_argument("policy", metavar="DIR")
@@ -119,9 +120,9 @@ def generate(arguments: argparse.Namespace) -> int:
     settings = [f"model.path={arguments.policy}", "tokenizer.kind=policy", f"seed={arguments.seed}",
                 f"rollout.max_tokens={arguments.max_tokens}", NO_LEARNER]  # fmt: skip
     config = load(None, [*settings, *arguments.overrides])
-    from mimosa.cluster.inference import run_generate
+    from mimosa.cluster.generation import run_generate
 
-    return run_generate(config, arguments.prompts, arguments.out, arguments.samples)
+    return run_generate(config, arguments.prompts, arguments.out, arguments.samples, arguments.overwrite)
 
 
 def export(arguments: argparse.Namespace) -> int:

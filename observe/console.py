@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,15 +48,24 @@ class Console:
         self.say("  ".join(parts))
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Any]:
-        """A progress bar; yields `advance(n)`."""
+    def bar(self, label: str, total: int, done: int = 0) -> Iterator[Any]:
+        """A progress bar that starts at `done`; yields `advance(n, tokens)`, of which tokens makes it show their rate."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
+        started, counted = time.monotonic(), 0
         with Progress(*columns, console=self.rich, transient=True, disable=not self.show_bars) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda n=1: progress.advance(task, n)
+            task = progress.add_task(label, total=total, completed=done, rate="")
+
+            def advance(n: int = 1, tokens: int = 0) -> None:
+                nonlocal counted
+                counted += tokens
+                rate = f"{counted / max(time.monotonic() - started, 1e-9):,.0f} tok/s" if counted else ""
+                progress.update(task, advance=n, rate=rate)
+
+            yield advance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -30,15 +30,22 @@ def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str, judged:
         return rows
     rows = []
     places: dict[str, str] = {}
-    for number, raw in enumerate(raw_rows(source), start=1):
-        row = _mapped(raw, number, fields, verifier, judged)
+    for place, row in read_rows(source, fields, verifier, judged):
         if row.id in places:
-            raise ValueError(f"{raw.place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
-        places[row.id] = raw.place
+            raise ValueError(f"{place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
+        places[row.id] = place
         rows.append(row)
     if not rows:
         raise ValueError(f"data: got no rows from {source.path or source.hub!r}, wanted one or more")
     return rows
+
+
+def read_rows(
+    source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True
+) -> Iterator[tuple[str, Prompt]]:
+    """The rows of files or of the hub while they are read, each with its place; two of them may have one id."""
+    for number, raw in enumerate(raw_rows(source), start=1):
+        yield raw.place, _mapped(raw, number, fields, verifier, judged)
 
 
 def tokenizer_needs(source: SourceConfig, fields: FieldsConfig) -> tuple[str, tuple[str, ...]]:
