@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "deadline"]
 VerdictStatus = Literal["scored", "verifier_failed", "skipped"]
 
 
@@ -48,6 +48,16 @@ class Sampling:
     temperature: float = 1.0  # 0 is greedy
     seed: int = 0  # with a request's uid, a sample number and a position it fixes the noise of one token
     stop_token_ids: tuple[int, ...] = ()  # a sampled one ends the completion and is its last token
+    stop: tuple[str, ...] = ()  # texts that end a completion; see Completion for what it holds then
+    top_k: int = 0  # draw from the k likeliest tokens; 0: all. The logprobs stay those of the whole softmax, as with the next two
+    top_p: float = 1.0  # draw from the fewest likeliest tokens that hold this share of the probability
+    min_p: float = 0.0  # draw from tokens at least this fraction as likely as the likeliest
+    deadline: float = 0.0  # seconds a sequence may take from its admission to a slot; 0: no bound
+
+    @property
+    def whole_softmax(self) -> bool:
+        """Whether tokens are drawn from the distribution that the logprobs are of, as training needs it."""
+        return not self.top_k and self.top_p == 1.0 and not self.min_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +82,61 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled continuation of a prompt. Arrays run over its L tokens."""
+    """One sampled continuation of a prompt. Arrays run over its L tokens.
+
+    Ended by a stop text, it holds all tokens up to and with the one that completed that text, with their logprobs; `text` ends
+    before the stop text, as users of other engines expect.
+    """
 
     uid: str  # of the request
     sample: int  # 0..samples-1
     token_ids: np.ndarray  # int32 [L], the end-of-sequence token included when it was sampled
     logprobs: np.ndarray  # float32 [L], natural log, of the sampled token at the sampling temperature
     policy_version: np.ndarray  # int32 [L], the weights that produced each token
-    finish_reason: FinishReason  # "stop": an end token was sampled; "length": max_tokens were
+    finish_reason: (
+        FinishReason  # "stop": an end token or a stop text came; "length": max_tokens did; "deadline": the time was up
+    )
     text: str  # decoded, without special tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSequence:
+    """A sample under way, taken out of an engine: any engine with the same weights goes on with it as if nothing had been.
+
+    Its generator position is the number of its tokens. Arrays run over those.
+    """
+
+    request: Request
+    sample: int
+    sampling: Sampling
+    token_ids: np.ndarray  # int32 [L], L >= 0
+    logprobs: np.ndarray  # float32 [L]
+    policy_version: np.ndarray  # int32 [L]
+    seconds: float  # spent in slots so far
+    state: Mapping[str, np.ndarray] | None  # of its slot, bit for bit; None: to be made from the tokens
+    bfloat16: frozenset[str] = frozenset()  # parts of the state that travel as int16
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStats:
+    """What an engine has done since it was made. All fields add up over engines and take differences over time."""
+
+    prompt_tokens: int = 0  # of the requests begun; a prompt counts once, however many samples it has
+    prefilled_tokens: int = 0  # that went through prefill, those of parked sequences and of weight swaps too
+    completion_tokens: int = 0  # kept in completions or in sequences under way
+    decoded_rows: int = 0  # rows of all decode steps
+    idle_rows: int = 0  # of those, rows whose token was not kept: ended in the block, cut by a stop text, or fillers
+    slot_steps: int = 0  # slots times decode steps: decoded_rows - idle_rows over it is the share of slots in use
+    blocks: int = 0  # host synchronisations of the decode loop
+    completions: int = 0
+    parked: int = 0
+    resumed: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    swaps: int = 0
+    swap_seconds: float = 0.0
+    swap_kl: float = 0.0  # nats, sum over swap_sequences of KL(recomputed state || kept state) at the next token
+    swap_sequences: int = 0  # sequences that this was measured on
 
 
 @dataclass(frozen=True, slots=True)

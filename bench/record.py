@@ -45,7 +45,7 @@ def figure(
 ) -> Figure:
     """A figure from its repetitions, stamped with device, commit and versions."""
     found = provenance()
-    cuts = statistics.quantiles(values, n=10) if len(values) > 1 else [values[0]] * 9
+    cuts = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9
     return Figure(
         date=datetime.now(UTC).date().isoformat(), device=device_name(), commit=found["commit"],
         versions=", ".join(f"{p} {found[p]}" for p in ("torch", "triton")), name=name, setting=setting, unit=unit,

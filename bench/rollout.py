@@ -261,6 +261,8 @@ def run(sections: list[str], device: str = "", save: bool = True) -> list[Figure
             f"bench rollout: got {', '.join(sorted(unknown))}, wanted some of {', '.join(known)} on {device}"
         )
     bench = Bench(device, copy_bandwidth(device))
+    if device == "cpu":
+        torch.set_num_threads(1)  # as a rollout actor has; all contenders have the same
     print(f"copy {bench.bandwidth / 1e9:,.1f} GB/s", flush=True)
     found = []
     for name in sections or list(known):

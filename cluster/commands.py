@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..configs.loader import require_data, to_yaml
+from ..configs.loader import require_data, require_whole_softmax, to_yaml
 from ..configs.schema import Config
 from ..observe.console import Console
 from ..observe.curves import draw_curves
@@ -34,6 +34,7 @@ STATS = "stats.json"
 def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[RunFolder, Blueprint, Workload]]:
     """Everything that can be wrong about a run is found here, before Ray starts."""
     require_data(config)
+    require_whole_softmax(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)

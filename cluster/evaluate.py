@@ -58,7 +58,7 @@ def summarize(groups: Sequence[Group], samples: int) -> Evaluation:
         pass_at=pass_at,
         prompts=len(groups),
         samples=samples,
-        truncated=sum(c.finish_reason == "length" for c in completions) / len(completions),
+        truncated=sum(c.finish_reason != "stop" for c in completions) / len(completions),
         unscored=sum(v.score is None for g in groups for v in g.verdicts),
         standard_error=math.sqrt(spread / len(right)),
     )

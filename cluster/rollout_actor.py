@@ -10,7 +10,7 @@ import torch
 from ..configs.schema import Config
 from ..policy.blueprint import Blueprint
 from ..policy.weights import checksum, travelling_parameters
-from ..records import Completion, PolicyVersion, Request, Sampling
+from ..records import Completion, PolicyVersion, Request, RolloutStats, Sampling
 from ..rollout.engine import Engine
 
 
@@ -21,9 +21,12 @@ class RolloutActor:
         torch.set_num_threads(config.rollout.threads)
         self.loaded = False
         model = blueprint.rollout_model(config.device)
+        r = config.rollout
         self.engine = Engine(
-            model, blueprint.tokenizer, slots=config.rollout.slots, noise_block=config.rollout.noise_block
-        )
+            model, blueprint.tokenizer, slots=r.slots, block=r.block, prefill_piece=r.prefill_piece, mode=r.decode,
+            graphs=r.graphs and config.device == "cuda", memory_share=memory_share(config), on_swap=r.on_swap,
+            swap_sample=r.swap_sample, max_prompt_tokens=config.data.max_prompt_tokens,
+        )  # fmt: skip
 
     def update_weights(self, version: PolicyVersion) -> int:
         """Load new weights in place; returns their number. Calls that were queued before it run with the old ones."""
@@ -41,5 +44,15 @@ class RolloutActor:
         """Of the weights in place."""
         return checksum((n, p.detach()) for n, p in travelling_parameters(self.engine.model).items())
 
+    def stats(self) -> RolloutStats:
+        """What the engine has done since it was made."""
+        return self.engine.stats
+
     def pid(self) -> int:
         return os.getpid()
+
+
+def memory_share(config: Config) -> float:
+    """An actor's share of the free memory: actors on one device divide it."""
+    r = config.rollout
+    return r.memory_share * (min(r.gpus or 1.0, 1.0) if config.device == "cuda" else 1 / r.actors)

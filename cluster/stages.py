@@ -22,6 +22,7 @@ from .verifier_actor import VerifierActor
 from .watchdog import StopFlag
 
 SLOT_FULLS = 4  # of samples that a rollout call may hold: the engine refills slots from them as sequences end
+AUTOMATIC_SLOTS = 256  # taken for the number of slots where the actor finds it
 AHEAD = 4  # units per actor that are under way or wait for an earlier one, where results are wanted in order
 Advance = Callable[[int], Any]
 
@@ -128,7 +129,7 @@ class Stages:
 def unit_size(config: Config, requests: int, samples: int) -> int:
     """Requests of one rollout call: an actor's share of them, or what fills its slots a few times."""
     share = math.ceil(requests / config.rollout.actors)
-    return max(1, min(share, SLOT_FULLS * config.rollout.slots // samples))
+    return max(1, min(share, SLOT_FULLS * (config.rollout.slots or AUTOMATIC_SLOTS) // samples))
 
 
 def judging_bound(config: Config) -> float:

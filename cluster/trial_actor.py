@@ -20,6 +20,7 @@ class TrialActor:
     def __init__(self, blueprint: Blueprint, config: Config):
         torch.set_num_threads(config.rollout.threads)
         self.device = config.device
+        self.graphs = config.rollout.graphs and config.device == "cuda"
         self.tokenizer = blueprint.tokenizer
         self.model = blueprint.filled_model(config.device, config.model.path, config.seed)
 
@@ -35,7 +36,7 @@ class TrialActor:
         try:
             engine = Engine(
                 self.model, self.tokenizer, slots=setting.slots, block=setting.block, mode=setting.mode,
-                prefill_piece=setting.prefill_piece,
+                prefill_piece=setting.prefill_piece, graphs=self.graphs,
             )  # fmt: skip
             return run_trial(engine, load, setting.mode, seconds)
         except (ValueError, torch.OutOfMemoryError) as error:

@@ -24,6 +24,7 @@ from ..observe.run_folder import read_jsonl, write_text
 from ..observe.tuning_report import draw, fragment, header, line, summary
 from ..policy.blueprint import Blueprint
 from ..records import EngineSetting, Request, TrialLoad
+from ..rollout.engine import BLOCK
 from ..rollout.sources import raw_rows
 from ..rollout.tuning import Measurement, ladders, search, together
 from .topology import cluster
@@ -136,7 +137,7 @@ class Tuner:
         """Call `count` actors at the same time."""
         gpus = 1 / self.most if self.config.device == "cuda" else 0.0
         make = ray.remote(TrialActor).options(num_cpus=1, num_gpus=gpus, max_restarts=0)
-        fresh = [make.remote(self.shared, self.config) for _ in range(count - len(self.actors))]
+        fresh: list[Any] = [make.remote(self.shared, self.config) for _ in range(count - len(self.actors))]
         self.actors += fresh
         timeout = self.config.rollout.timeout
         gather([a.device_name.remote() for a in fresh], timeout, "trial actors that start", self.stop)
@@ -218,12 +219,11 @@ def parted(requests: Sequence[Request], count: int) -> list[Sequence[Request]]:
 
 def starting_point(config: Config, count: int) -> EngineSetting:
     """The configured setting, where it says one; else what a step's sequences ask for."""
-    on_gpu = config.device == "cuda"
     actors = max(1, config.rollout.actors // count)
     sequences = math.ceil(config.train.prompts / count) * config.train.group
     most = min(actors, most_actors(config))
     return EngineSetting(
-        actors=most, slots=config.rollout.slots or min(256, sequences), mode="recurrent",
-        block=getattr(config.rollout, "block", 0) or (32 if on_gpu else 4),
-        prefill_piece=getattr(config.rollout, "prefill_piece", 2048),
+        actors=most, slots=config.rollout.slots or min(256, sequences),
+        mode="recurrent" if config.rollout.decode == "auto" else config.rollout.decode,
+        block=config.rollout.block or BLOCK[config.device], prefill_piece=config.rollout.prefill_piece,
     )  # fmt: skip

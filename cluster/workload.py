@@ -93,4 +93,9 @@ def rollout_sampling(config: Config, tokenizer: PreTrainedTokenizerFast, tempera
         temperature=config.rollout.temperature if temperature is None else temperature,
         seed=config.seed,
         stop_token_ids=(tokenizer.eos_token_id,) if tokenizer.eos_token_id is not None else (),
+        stop=tuple(config.rollout.stop),
+        top_k=config.rollout.top_k,
+        top_p=config.rollout.top_p,
+        min_p=config.rollout.min_p,
+        deadline=config.rollout.deadline,
     )

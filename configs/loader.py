@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import ConfigError
 from .keys import WANTED, is_free_form, key_types, known_keys
 from .layers import Layer, merged, preset_names, read_overrides, read_preset_or_file
-from .rules import broken, require_data, setting
+from .rules import broken, require_data, require_whole_softmax, setting
 from .schema import Config
 
-__all__ = ["ConfigError", "known_keys", "load", "preset_names", "require_data", "to_yaml"]
+__all__ = ["ConfigError", "known_keys", "load", "preset_names", "require_data", "require_whole_softmax", "to_yaml"]
 
 SOURCES = ("data.train", "data.eval")
 KINDS = ("task", "path", "hub")

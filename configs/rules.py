@@ -63,8 +63,23 @@ RULES: tuple[Rule, ...] = (
     ("data.eval_fraction", lambda value: 0 < value < 1, "a number between 0 and 1"),
     *at_least(1, "data.eval_prompts", "data.max_prompt_tokens"),
     one_of("data.overlong", "error", "drop"),
-    *at_least(1, "rollout.actors", "rollout.slots", "rollout.threads", "rollout.max_tokens", "rollout.noise_block"),
-    *at_least(0, "rollout.gpus"),
+    *at_least(1, "rollout.actors", "rollout.threads", "rollout.max_tokens", "rollout.prefill_piece"),
+    *at_least(
+        0,
+        "rollout.gpus",
+        "rollout.slots",
+        "rollout.block",
+        "rollout.swap_sample",
+        "rollout.deadline",
+        "rollout.oversample",
+    ),
+    *at_least(0, "rollout.top_k"),
+    *share("rollout.min_p"),
+    ("rollout.top_p", lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+    ("rollout.memory_share", lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+    one_of("rollout.decode", "auto", "recurrent", "replay"),
+    one_of("rollout.on_swap", "keep", "recompute"),
+    ("rollout.stop", all, "texts that are not empty"),
     *above(0, "rollout.temperature", "rollout.timeout"),
     *at_least(1, "verifier.actors", "verifier.batch"),
     *at_least(0, "verifier.retries"),
@@ -124,6 +139,16 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "a token_budget that holds the longest prompt with its completion",
     ),
     (
+        ("rollout.oversample", "rollout.partial"),
+        lambda oversample, partial: not oversample or partial,
+        "oversample above 0 with partial=true alone",
+    ),
+    (
+        ("rollout.partial", "train.mode"),
+        lambda partial, mode: not partial or mode == "sync",
+        "partial=true with mode=sync",
+    ),
+    (
         ("sft.stop_at", "sft.probe_every"),
         lambda stop_at, every: stop_at == 0 or every > 0,
         "probes to stop by, probe_every above 0",
@@ -153,6 +178,15 @@ def require_data(config: Config) -> None:
             came = " and ".join(f"data.{name}.{kind}" for kind in given) or "none"
             wanted = f"data.{name}.task, data.{name}.path or data.{name}.hub"
             raise ConfigError(f"data.{name}: got {came}, wanted one source: {wanted}")
+
+
+def require_whole_softmax(config: Config) -> None:
+    """For commands that train. Raises ConfigError for a sampling whose logprobs are not those of the distribution drawn from."""
+    for key, whole in (("rollout.top_k", 0), ("rollout.top_p", 1.0), ("rollout.min_p", 0.0)):
+        if setting(config, key) != whole:
+            raise ConfigError(
+                f"{key}: got {setting(config, key)}, wanted {whole} in training, whose ratios need the logprobs of the whole softmax"
+            )
 
 
 def setting(config: Config, key: str) -> Any:

@@ -103,12 +103,27 @@ class DataConfig:
 @dataclass
 class RolloutConfig:
     actors: int = 2
-    slots: int = 256  # sequences decoded at once per actor
+    slots: int = 256  # sequences decoded at once per actor; 0: as many as memory_share of the free memory holds
+    memory_share: float = (
+        0.8  # of the memory that is free on the actors' device, for their slots when their number is 0
+    )
+    block: int = 0  # tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    prefill_piece: int = 2048  # prompt tokens prefilled at most between two blocks, rounded up to whole chunks
+    decode: str = "auto"  # auto, recurrent (states read and written at every token) or replay (written once per chunk)
+    graphs: bool = True  # on a GPU: blocks in CUDA graphs
     threads: int = 1  # CPU threads per actor
     gpus: float = 0.0  # per actor; 0 with device cuda: 1
     temperature: float = 1.0
+    top_k: int = 0  # draw from the k likeliest tokens; 0: all. This and the next two are for eval and generate alone
+    top_p: float = 1.0  # draw from the fewest likeliest tokens that hold this share of the probability
+    min_p: float = 0.0  # draw from tokens at least this fraction as likely as the likeliest
+    stop: list[str] = field(default_factory=list)  # texts that end a completion, besides the end token
     max_tokens: int = 64  # completion tokens at most
-    noise_block: int = 16  # decode steps whose sampling noise is made at once
+    deadline: float = 0.0  # seconds a completion may take from its admission to a slot; 0: no bound
+    on_swap: str = "keep"  # states of sequences under way, under new weights: keep, or recompute from the tokens
+    swap_sample: int = 4  # sequences on which the two are compared at a swap; 0: none
+    partial: bool = False  # end a step when its groups are there; unfinished ones go on first in the next step
+    oversample: float = 0.0  # with partial: share of groups begun beyond the step's, so that none waits for the longest
     timeout: float = 600.0  # seconds a generation call may take
 
 

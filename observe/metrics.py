@@ -35,7 +35,7 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "completion/tokens": int(lengths.sum()),
         "completion/length_mean": float(lengths.mean()),
         "completion/length_max": int(lengths.max()),
-        "completion/truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
+        "completion/truncated": sum(c.finish_reason != "stop" for c in completions) / len(completions),
         "policy_age/mean": float(ages.mean()),
         "policy_age/max": int(ages.max()),
         **{name: _component_mean(verdicts, name.removeprefix("reward/")) for name in sorted(entries)},

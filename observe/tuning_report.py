@@ -76,7 +76,7 @@ def fragment(best: Measurement, base: str, devices: int, on_gpu: bool) -> str:
     """A configuration file that builds on `base` and sets what was found."""
     s = best.setting
     rollout: dict[str, object] = {
-        "actors": s.actors * devices, "slots": s.slots, "block": s.block, "prefill_piece": s.prefill_piece,
+        "actors": s.actors * devices, "slots": s.slots, "decode": s.mode, "block": s.block, "prefill_piece": s.prefill_piece,
     }  # fmt: skip
     if on_gpu:
         rollout |= {"gpus": round(1 / s.actors, 4)}

@@ -26,6 +26,7 @@ from .backbone import Backbone, PolicyState
 from .checkpoint import EXTRAS, check_shapes, find_file, is_state_spaces, read_state_spaces, state_spaces_config
 from .config import Mamba3Config
 from .mixer import Linear, Mamba3Mixer, RMSNorm
+from .slots import MODES, PolicySlots, ReferenceSlots
 
 
 @dataclass
@@ -207,6 +208,18 @@ class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
         device = device or self.device
         dtype = torch.promote_types(self.backbone.norm_f.weight.dtype, torch.float32)
         return [layer.mixer.empty_state(rows, device, dtype) for layer in self.backbone.blocks]
+
+    def slots(self, capacity: int, mode: str = "auto") -> PolicySlots:
+        """State slots for decoding, on the model's device, for this instance's backend.
+
+        mode  recurrent: the state is read and written at every token; replay: written once per chunk; auto: the faster one there is
+        Raises ValueError for a mode that the backend does not have, or a capacity below 1.
+        """
+        if mode not in MODES or mode == "replay":
+            raise ValueError(f"decode mode: got {mode!r} with kernels={self.kernels!r}, wanted auto or recurrent")
+        if capacity < 1:
+            raise ValueError(f"slots: got {capacity}, wanted at least 1")
+        return ReferenceSlots(self.backbone, self.empty_state(capacity + 1), self.kernels)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, cache_params: Any = None, attention_mask: Any = None, **_: Any

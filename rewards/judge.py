@@ -58,7 +58,7 @@ class Judge:
         self.close()
 
     def _judged(self, prompt: Prompt, completion: Completion) -> Verdict:
-        truncated = completion.finish_reason == "length"
+        truncated = completion.finish_reason != "stop"  # by length or by its deadline
         if truncated and self._truncated == "zero":
             return scored(0.0, "truncated")
         if truncated and self._truncated == "mask":

@@ -1,169 +1,264 @@
 """The rollout engine: continuous batching of Mamba-3 decoding over state slots.
 
-A prompt is prefilled once and its state copied to all of its samples; a slot is refilled in the step after its sequence ends.
+A step admits what fits, prefills at most one piece of prompts and decodes one block of tokens; a slot is refilled in the step after
+its sequence ends. The parts are in admission.py, prefill.py, decode_loop.py and sampler.py. Between two steps weights may be swapped
+(swap.py), and sequences be parked and resumed, here or elsewhere.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ..kernels.sampling import noise_tensor, sample_tokens, sequence_key
 from ..policy.mamba3 import Mamba3ForCausalLM
 from ..policy.weights import load_version
-from ..records import Completion, FinishReason, PolicyVersion, Request, Sampling
-from .slots import LiveSequence, SlotPool, prefill_batch
+from ..records import Completion, FinishReason, ParkedSequence, PolicyVersion, Request, RolloutStats, Sampling
+from .admission import Admission
+from .decode_loop import BlockResult, DecodeLoop
+from .intake import Intake, check_names
+from .prefill import Prefill
+from .sampler import Sampler
+from .sequence import LiveSequence
+from .slots import SlotPool, make_slots
+from .stop_texts import StopTexts
+from .swap import ON_SWAP, StateSwap, spread_sample
 
-PREFILL_TOKENS = 8192  # prompt tokens packed into one prefill
-NOISE_ELEMENTS = 1 << 22  # sampling noise held ahead of its use
+BLOCK = {
+    "cpu": 4,
+    "cuda": 32,
+}  # tokens between two looks of the host; a row that ends within a block costs until its end
+COMPACT_BELOW = 0.75  # share of live rows under which a run of slots is packed
 
 
 class Engine:
-    """Decodes requests with one policy on one device."""
+    """Decodes requests with one policy on one device. Not for several threads at once.
+
+    slots          sequences decoded at once; 0: as many as `memory_share` of the free memory holds
+    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    prefill_piece  prompt tokens prefilled at most between two blocks, rounded up to whole chunks
+    mode           of the slots: auto, recurrent or replay (Mamba3ForCausalLM.slots)
+    graphs         capture blocks in CUDA graphs; None: on a GPU
+    on_swap        what becomes of states under new weights: keep or recompute; the two are compared on swap_sample sequences
+    max_prompt_tokens  a longer prompt is refused; 0: none is
+    Raises ValueError naming the argument for one that cannot be.
+    """
 
     def __init__(
-        self, model: Mamba3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, slots: int, noise_block: int = 16
-    ):
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.pool = SlotPool(model, slots)
-        self.noise_block = noise_block
+        self, model: Mamba3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, slots: int = 0, block: int = 0,
+        prefill_piece: int = 2048, mode: str = "auto", graphs: bool | None = None, memory_share: float = 0.8,
+        on_swap: str = "keep", swap_sample: int = 4, max_prompt_tokens: int = 0,
+    ):  # fmt: skip
+        if on_swap not in ON_SWAP:
+            raise ValueError(f"on_swap: got {on_swap!r}, wanted {' or '.join(ON_SWAP)}")
+        for name, value, least in (("block", block, 0), ("prefill_piece", prefill_piece, 1), ("slots", slots, 0)):
+            if value < least:
+                raise ValueError(f"{name}: got {value}, wanted at least {least}")
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.on_swap, self.swap_sample = on_swap, swap_sample
+        device, vocab = model.device, model.config.vocab_size
+        self.intake = Intake(tokenizer, vocab, max_prompt_tokens)
+        self.slots = make_slots(lambda capacity: model.slots(capacity, mode), slots, device, memory_share)
+        self.pool = SlotPool(self.slots.capacity)
+        self.prefill = Prefill(self.slots, device, prefill_piece, model.config.tile_tokens)
+        self.admission = Admission(self.slots, self.pool, self.prefill)
+        graphs = device.type == "cuda" if graphs is None else graphs
+        self.loop = DecodeLoop(self.slots, device, block or BLOCK[device.type], vocab, graphs)
+        self.swap = StateSwap(self.slots, self.prefill, model.lm_head, device)
+        self.live: dict[int, LiveSequence] = {}  # by slot
         self.version = 0
-        self.waiting: deque[tuple[Request, range]] = deque()
-        self.sampling = Sampling(max_tokens=1)
-        self._noise: torch.Tensor | None = None  # [steps ahead, live rows, V]
+        self._counts: defaultdict[str, float] = defaultdict(int)
+        self._use(Sampling(max_tokens=1))
 
-    def update_weights(self, version: PolicyVersion) -> None:
-        """Take new weights in place; tokens drawn from now on carry the new number."""
-        load_version(self.model, version)
-        self.version = version.number
+    @property
+    def unfinished(self) -> int:
+        """Samples that are not completed yet."""
+        return len(self.live) + len(self.admission)
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> list[Completion]:
-        """Complete every request; completions come in the order of requests and sample numbers.
+    @property
+    def stats(self) -> RolloutStats:
+        """What has been done since the engine was made."""
+        return RolloutStats(**self._counts)  # type: ignore[arg-type]
 
-        Raises ValueError naming the request for an empty prompt or a token id outside the vocabulary.
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, parked: Sequence[ParkedSequence] = ()
+    ) -> list[Completion]:
+        """Complete every request, and before them parked samples; completions come in the order of both and of sample numbers.
+
+        Raises what `submit` does, and RuntimeError while the engine has other requests.
         """
-        requests = list(requests)
-        if self.waiting or self.pool.live:
+        if self.unfinished:
             raise RuntimeError("generate: the engine is still busy with other requests")
-        for request in requests:
-            self._check(request)
-        self.sampling = sampling
-        self.waiting.extend((r, range(r.samples)) for r in requests)
-        finished: list[tuple[LiveSequence, FinishReason]] = []
+        requests = list(requests)
+        finished: list[Completion] = []
         try:
-            while self.waiting or self.pool.live:
+            self.submit(requests, sampling, parked)
+            while self.unfinished:
                 finished += self.step()
         finally:
-            self._reset()
-        order = {r.uid: i for i, r in enumerate(requests)}
-        finished.sort(key=lambda item: (order[item[0].request.uid], item[0].sample))
-        return self._completions(finished)
+            self.reset()
+        names = dict.fromkeys([*(p.request.uid for p in parked), *(r.uid for r in requests)])
+        order = {uid: place for place, uid in enumerate(names)}
+        return sorted(finished, key=lambda c: (order[c.uid], c.sample))
+
+    def submit(self, requests: Sequence[Request], sampling: Sampling, parked: Sequence[ParkedSequence] = ()) -> None:
+        """Queue requests behind what is there, and parked samples before it. A prompt of 0 tokens is begun with BOS.
+
+        Raises ValueError naming the request for an empty prompt where the tokenizer has no BOS, a prompt longer than
+        max_prompt_tokens, a token id outside the vocabulary or a sample that is there already; and for another sampling than that
+        of the samples under way.
+        """
+        if self.unfinished and sampling != self.sampling:
+            raise ValueError(f"sampling: got {sampling} while samples of {self.sampling} are under way")
+        again = self.intake.resumed(parked, sampling, self.version if self.on_swap == "recompute" else None)
+        fresh = [self.intake.fresh(request, range(request.samples)) for request in requests]
+        check_names([*again, *fresh], [*self.live.values(), *self.admission.sequences()])
+        self._use(sampling)
+        self.admission.waiting.extendleft(reversed(again))
+        self.admission.waiting.extend(arrival for arrival in fresh if arrival.sequences)
+        self._count(prompt_tokens=sum(len(request.token_ids) for request in requests), resumed=len(parked))
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[LiveSequence, FinishReason]]:
-        """One token for every live sequence; returns those that ended with it."""
-        self._schedule()
-        tokens, logprobs = self._run()
-        return self._postprocess(tokens, logprobs)
+    def step(self) -> list[Completion]:
+        """Admit, prefill at most one piece, decode one block -> the completions that ended with it."""
+        started, before = time.perf_counter(), self.prefill.tokens
+        self.live |= {sequence.slot: sequence for sequence in self.admission.admit()}
+        self.live |= {sequence.slot: sequence for sequence in self.admission.run_piece()}
+        prefilled = time.perf_counter()
+        self._count(prefilled_tokens=self.prefill.tokens - before, prefill_seconds=prefilled - started)
+        if not self.live:
+            return []
+        rows, sequences = self._rows()
+        result = self.loop.run(rows, self.sampler)
+        finished = self._collect(sequences, result)
+        self._count(decode_seconds=time.perf_counter() - prefilled)
+        return finished
 
-    def _schedule(self) -> None:
-        """Fill free slots from the queue, splitting a request's samples over admissions where they do not fit."""
-        admitted: list[tuple[Request, range]] = []
-        free, tokens = self.pool.free, 0
-        while self.waiting and free > 0 and tokens < PREFILL_TOKENS:
-            request, samples = self.waiting.popleft()
-            taken, rest = samples[:free], samples[free:]
-            admitted.append((request, taken))
-            free -= len(taken)
-            tokens += len(request.token_ids)
-            if rest:
-                self.waiting.appendleft((request, rest))
-        if admitted:
-            self._prefill(admitted)
-            self._noise = None
+    def update_weights(self, version: PolicyVersion) -> None:
+        """Take new weights in place, between two blocks; no sample is interrupted, and tokens from now on carry the new number."""
+        started = time.perf_counter()
+        load_version(self.model, version)
+        self.version = version.number
+        with torch.inference_mode():
+            self._swap_states()
+        self._count(swaps=1, swap_seconds=time.perf_counter() - started)
 
-    def _prefill(self, admitted: list[tuple[Request, range]]) -> None:
-        ids, cu_seqlens, rows = prefill_batch([request for request, _ in admitted])
-        state = None
-        if len(ids):
-            device = self.model.device
-            packed = torch.from_numpy(ids).to(device).unsqueeze(0)
-            bounds = torch.from_numpy(cu_seqlens).to(device)
-            _, state = self.model.backbone(
-                packed, None, cu_seqlens=bounds, return_state=True, backend=self.model.kernels
-            )
-        sequences, source = [], []
-        for (request, samples), row in zip(admitted, rows, strict=True):
-            last = int(request.token_ids[-1])
-            sequences += [LiveSequence(request, s, sequence_key(request.uid, s), last) for s in samples]
-            source += [row] * len(samples)
-        self.pool.admit(sequences, state, source)
+    def park(self, uids: Collection[str] | None = None) -> list[ParkedSequence]:
+        """Take the unfinished samples of these requests out, None: all -> everything that is needed to go on with them.
 
-    def _run(self) -> tuple[np.ndarray, np.ndarray]:
-        inputs = torch.tensor([s.next_input for s in self.pool.live], device=self.model.device)
-        logits, _ = self.model.step(inputs, self.pool.view(), inplace=True)
-        noise = self._next_noise() if self.sampling.temperature > 0 else None
-        tokens, logprobs = sample_tokens(logits, noise, self.sampling.temperature)
-        return tokens.cpu().numpy(), logprobs.float().cpu().numpy()
+        Their slots are free at once. To abort, forget what is returned.
+        """
+        parked = [s.parked(self.sampling, self.slots.export(s.slot)) for s in self.live.values() if _named(s, uids)]
+        for arrival, sequence in self.admission.entries():
+            if _named(sequence, uids):
+                parked.append(sequence.parked(self.sampling, arrival.state if sequence.length else None))
+        for sequence in [s for s in self.live.values() if _named(s, uids)]:
+            self._free(sequence)
+        self.admission.remove({s for s in self.admission.sequences() if _named(s, uids)})
+        self._count(parked=len(parked))
+        return parked
 
-    def _next_noise(self) -> torch.Tensor:
-        """Noise of this step for the live rows, made for `noise_block` steps at once: the generator costs per call, not per row."""
-        if self._noise is None or not len(self._noise):
-            live, vocab = self.pool.live, self.model.config.vocab_size
-            ahead = max(1, min(self.noise_block, NOISE_ELEMENTS // (len(live) * vocab)))
-            keys = np.tile(np.array([s.key for s in live], dtype=np.uint64), ahead)
-            starts = np.array([len(s.tokens) for s in live])
-            positions = (starts[None, :] + np.arange(ahead)[:, None]).ravel()
-            noise = noise_tensor(self.sampling.seed, keys, positions, vocab, self.model.device)
-            self._noise = noise.view(ahead, len(live), vocab)
-        noise, self._noise = self._noise[0], self._noise[1:]
-        return noise
+    def reset(self) -> None:
+        """Drop all samples under way."""
+        self.live.clear()
+        self.admission.clear()
+        self.pool.reset()
 
-    def _postprocess(self, tokens: np.ndarray, logprobs: np.ndarray) -> list[tuple[LiveSequence, FinishReason]]:
+    def _count(self, **added: float) -> None:
+        for name, value in added.items():
+            self._counts[name] += value
+
+    def _use(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self.sampler = Sampler(self.model.lm_head, self.model.config.vocab_size, sampling, self.model.device)
+        self.stop_texts = StopTexts(self.tokenizer, sampling.stop)
+        self.loop.set_stops(sampling.stop_token_ids)
+
+    def _rows(self) -> tuple[np.ndarray, list[LiveSequence | None]]:
+        """Input of a block and whose rows they are. Where it pays, rows are a run of slots with free ones between the live."""
+        numbers = sorted(self.live)
+        if self.slots.prefers_runs:
+            if not self.admission and len(numbers) < COMPACT_BELOW * (numbers[-1] + 1):
+                self._compact()
+                numbers = sorted(self.live)
+            if len(numbers) + self.pool.free_below(numbers[-1]) == numbers[-1] + 1:
+                numbers = list(range(numbers[-1] + 1))
+        sequences, most = [self.live.get(slot) for slot in numbers], self.sampling.max_tokens
+        rows = [
+            (s.next_input, s.slot, s.length, most - s.length, s.key) if s else (0, slot, 0, 0, 0)
+            for slot, s in zip(numbers, sequences, strict=True)
+        ]
+        return np.ascontiguousarray(np.array(rows, np.int64).T), sequences
+
+    def _compact(self) -> None:
+        """Move live states from the highest slots into the lowest free ones."""
+        for slot in sorted(self.live, reverse=True):
+            lowest = self.pool.lowest()
+            if lowest is None or lowest > slot:
+                return
+            self.slots.copy(slot, [lowest])
+            sequence = self.live.pop(slot)
+            sequence.slot = self.pool.take()
+            self.live[sequence.slot] = sequence
+            self.pool.release(slot)
+
+    def _collect(self, sequences: Sequence[LiveSequence | None], result: BlockResult) -> list[Completion]:
+        """Append a block's tokens to their sequences; those that ended leave their slots."""
         ended: list[tuple[LiveSequence, FinishReason]] = []
-        rows: list[int] = []
-        stops, limit = self.sampling.stop_token_ids, self.sampling.max_tokens
-        for row, (sequence, token, logprob) in enumerate(
-            zip(self.pool.live, tokens.tolist(), logprobs.tolist(), strict=True)
-        ):
-            sequence.tokens.append(token)
-            sequence.logprobs.append(logprob)
-            sequence.versions.append(self.version)
-            sequence.next_input = token
-            if token in stops or len(sequence.tokens) >= limit:
-                ended.append((sequence, "stop" if token in stops else "length"))
-                rows.append(row)
-        order = self.pool.release(rows)
-        if rows and self._noise is not None and len(self._noise):
-            self._noise = self._noise[:, torch.tensor(order, dtype=torch.long, device=self._noise.device)]
-        return ended
+        kept = 0
+        for row, sequence in enumerate(sequences):
+            if sequence is None:
+                continue
+            before, count = sequence.length, int(result.counts[row])
+            sequence.append(result.tokens[row, :count], result.logprobs[row, :count], self.version)
+            reason = self._ended(sequence, count)
+            kept += sequence.length - before
+            if reason is not None:
+                ended.append((sequence, reason))
+                self._free(sequence)
+        rows = result.steps * len(sequences)
+        self._count(
+            blocks=1, completion_tokens=kept, decoded_rows=rows, idle_rows=rows - kept, completions=len(ended),
+            slot_steps=result.steps * self.slots.capacity,
+        )  # fmt: skip
+        tokens = [s.token_ids().tolist() for s, _ in ended]
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True) if ended else []
+        return [s.completion(why, self.stop_texts.before(text)) for (s, why), text in zip(ended, texts, strict=True)]
 
-    def _completions(self, finished: list[tuple[LiveSequence, FinishReason]]) -> list[Completion]:
-        texts = self.tokenizer.batch_decode([s.tokens for s, _ in finished], skip_special_tokens=True)
-        return [
-            Completion(
-                uid=s.request.uid, sample=s.sample, token_ids=np.array(s.tokens, np.int32),
-                logprobs=np.array(s.logprobs, np.float32), policy_version=np.array(s.versions, np.int32),
-                finish_reason=reason, text=text,
-            )
-            for (s, reason), text in zip(finished, texts, strict=True)
-        ]  # fmt: skip
+    def _ended(self, sequence: LiveSequence, fresh: int) -> FinishReason | None:
+        """Why a sequence ends with its last `fresh` tokens; what comes after a stop text is cut off."""
+        end = self.stop_texts.end(sequence, fresh)
+        if end is not None:
+            sequence.cut(end)
+            return "stop"
+        if sequence.next_input in self.sampling.stop_token_ids:
+            return "stop"
+        if sequence.length >= self.sampling.max_tokens:
+            return "length"
+        late = self.sampling.deadline and sequence.spent() > self.sampling.deadline
+        return "deadline" if late else None
 
-    def _check(self, request: Request) -> None:
-        ids = request.token_ids
-        if len(ids) == 0:
-            raise ValueError(f"request {request.uid}: got an empty prompt, wanted at least one token")
-        if int(ids.min()) < 0 or int(ids.max()) >= self.model.config.vocab_size:
-            raise ValueError(
-                f"request {request.uid}: got token id {int(ids.max())}, wanted 0..{self.model.config.vocab_size - 1}"
-            )
+    def _free(self, sequence: LiveSequence) -> None:
+        del self.live[sequence.slot]
+        self.pool.release(sequence.slot)
+        sequence.slot = -1
 
-    def _reset(self) -> None:
-        self.waiting.clear()
-        self.pool.live.clear()
-        self._noise = None
+    def _swap_states(self) -> None:
+        """What `on_swap` says, with the weights that are in place now."""
+        sequences, before = list(self.live.values()), self.prefill.tokens
+        compared = spread_sample(sequences, self.swap_sample)
+        if compared:
+            kl = self.swap.divergence(compared, self.sampling.temperature or 1.0)
+            self._count(swap_kl=kl, swap_sequences=len(compared))
+        if self.on_swap == "recompute":
+            self.swap.recompute(sequences)
+            self.admission.forget_states()
+        self._count(prefilled_tokens=self.prefill.tokens - before)
+
+
+def _named(sequence: LiveSequence, uids: Collection[str] | None) -> bool:
+    return uids is None or sequence.request.uid in uids

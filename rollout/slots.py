@@ -1,95 +1,91 @@
-"""State slots: one fixed-size row of every layer's state per live sequence, and the sequence's bookkeeping."""
+"""Which state slots are in use, and how many there can be."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import heapq
+import os
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
 
-from ..policy.mamba3 import Mamba3ForCausalLM, PolicyState
-from ..records import Request
+from ..policy.slots import PolicySlots
 
-
-@dataclass(slots=True)
-class LiveSequence:
-    """One sample under way."""
-
-    request: Request
-    sample: int
-    key: int  # 64-bit name of its sampling noise
-    next_input: int  # token to be fed at the next step
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
+MOST_SLOTS = {
+    "cpu": 256,
+    "cuda": 1024,
+}  # of an automatic number: more rows gain nothing once the weights are read for many
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class SlotPool:
-    """`capacity` state rows; the live ones are always rows 0..n-1, so that a decode step works on one contiguous view.
+    """The numbers of free slots; the lowest are given out first, so that slots in use stay close to a run."""
 
-    A freed row is filled by the last live one. Rows are written in place; nothing is allocated after construction.
-    """
-
-    def __init__(self, model: Mamba3ForCausalLM, capacity: int):
+    def __init__(self, capacity: int):
         self.capacity = capacity
-        self.state: PolicyState = model.empty_state(capacity)
-        self.live: list[LiveSequence] = []
+        self.reset()
+
+    def reset(self) -> None:
+        self._free = list(range(self.capacity))
 
     @property
     def free(self) -> int:
-        return self.capacity - len(self.live)
+        return len(self._free)
 
-    def admit(self, sequences: list[LiveSequence], state: PolicyState | None, source: list[int]) -> None:
-        """Take sequences in; sequence i starts from row source[i] of `state` (-1 or no state: from zero)."""
-        first = len(self.live)
-        rows = slice(first, first + len(sequences))
-        index = torch.tensor(source, device=self.state[0].h.device)
-        for layer, slots in enumerate(self.state):
-            for part, tensor in enumerate(slots):
-                if state is None:
-                    tensor[rows] = 0
-                else:
-                    tensor[rows] = state[layer][part][index.clamp(min=0)]
-                    tensor[rows][index < 0] = 0
-        self.live.extend(sequences)
+    def take(self) -> int:
+        return heapq.heappop(self._free)
 
-    def view(self) -> PolicyState:
-        """The live rows of every layer's state."""
-        n = len(self.live)
-        return [type(slots)(*(tensor[:n] for tensor in slots)) for slots in self.state]
+    def lowest(self) -> int | None:
+        """The lowest free slot, still free."""
+        return self._free[0] if self._free else None
 
-    def release(self, finished: list[int]) -> list[int]:
-        """Free the rows `finished`; returns, for every row that stays live, the row it had before."""
-        if not finished:
-            return list(range(len(self.live)))
-        gone = set(finished)
-        n = len(self.live) - len(gone)
-        movers = [row for row in range(n, len(self.live)) if row not in gone]
-        holes = sorted(row for row in gone if row < n)
-        order = list(range(n))
-        if holes:
-            to, source = torch.tensor(holes), torch.tensor(movers)
-            for slots in self.state:
-                for tensor in slots:
-                    tensor[to] = tensor[source]
-        for hole, mover in zip(holes, movers, strict=True):
-            self.live[hole] = self.live[mover]
-            order[hole] = mover
-        del self.live[n:]
-        return order
+    def release(self, slot: int) -> None:
+        heapq.heappush(self._free, slot)
+
+    def free_below(self, slot: int) -> int:
+        """How many free slots have a lower number."""
+        return sum(free < slot for free in self._free)
 
 
-def prefill_batch(requests: list[Request]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Pack all prompt tokens but each prompt's last, which the first decode step takes.
+def make_slots(
+    make: Callable[[int], PolicySlots], wanted: int, device: torch.device, memory_share: float
+) -> PolicySlots:
+    """`wanted` slots, or with 0 as many as `memory_share` of the free memory holds.
 
-    -> token ids int64 [T], cu_seqlens int32 [n + 1], and for every request its row of the resulting state (-1: a prompt of one
-    token has none).
+    make(capacity) allocates. Raises ValueError when the number wanted does not fit into the memory that is free.
     """
-    bodies = [r.token_ids[:-1] for r in requests]
-    rows, used = [], 0
-    for body in bodies:
-        rows.append(used if len(body) else -1)
-        used += bool(len(body))
-    packed = [body for body in bodies if len(body)]
-    ids = np.concatenate(packed).astype(np.int64) if packed else np.zeros(0, np.int64)
-    return ids, np.cumsum([0, *map(len, packed)]).astype(np.int32), rows
+    size = make(1).bytes_per_slot
+    free = free_memory(device)
+    fit = max(0, int(free // size) - 1)  # one more row than there are slots may be nobody's
+    if wanted > fit:
+        raise ValueError(
+            f"rollout.slots: got {wanted}, wanted at most {fit}: a slot takes {size / 2**20:.2f} MiB and "
+            f"{free / 2**30:.2f} GiB are free on {device}"
+        )
+    automatic = min(int(free * memory_share // size), MOST_SLOTS[device.type])
+    if not wanted and automatic < 1:
+        raise ValueError(
+            f"rollout.slots: got 0 (automatic), but rollout.memory_share={memory_share} of {free / 2**30:.2f} GiB free on "
+            f"{device} holds no slot of {size / 2**20:.2f} MiB"
+        )
+    return make(wanted or automatic)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated: on a GPU what its driver and torch's own cache have left, on a CPU what the machine has."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []:
+        if line.startswith("MemAvailable:"):
+            host = int(line.split()[1]) << 10
+    return min(host, _container_memory())
+
+
+def _container_memory() -> int:
+    """What the control group of this process has left; without a limit more than any machine has."""
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if not (limit.exists() and used.exists()) or limit.read_text().strip() == "max":
+        return 1 << 62
+    return max(0, int(limit.read_text()) - int(used.read_text()))
