@@ -39,7 +39,7 @@ def test_an_interrupted_search_keeps_its_measurements_and_goes_on_to_a_report(tm
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    assert main([*command, "--minutes", "5"]) == 130
+    assert main([*command, "--minutes", "0.6"]) == 130
     thread.join(5)
     kept = (out / "measurements.jsonl").read_bytes()
     assert 2 <= len(rows(out)) < 10
