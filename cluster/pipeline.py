@@ -27,15 +27,16 @@ import ray
 
 from ..configs.schema import Config
 from ..observe.console import Console
-from ..observe.metrics import MetricsLog, Row, rollout_metrics
+from ..observe.metrics import MetricsLog, Row, engine_metrics, length_metrics, rollout_metrics
 from ..observe.run_folder import RunFolder
 from ..policy.blueprint import Blueprint
-from ..records import Group, LearnReport, Sample
+from ..records import Group, LearnReport, RolloutStats, Sample
 from ..rollout.stream import PromptStream, StreamState
 from ..trainer.advantage import Advantages, compute_advantages
 from ..trainer.pack import pack_updates
 from .evaluate import evaluate
 from .learners import LearnerGroup, LearnerLost
+from .partial import PartialRollouts
 from .progress import Clock, Progress, Saver
 from .stages import Gathered, Stages
 from .watchdog import Interrupted, StopFlag
@@ -57,6 +58,8 @@ class Pipeline:
         self.progress = Progress(stream=self.stream.state())
         self.saver = Saver(run, config.checkpoint)
         self.checkpoint_seconds = 0.0  # of the save after the step before
+        self.partial = PartialRollouts(stages, self.sampling) if config.rollout.partial else None
+        self.engines = RolloutStats()  # what the rollout engines had done at the last count
         self.published: dict[int, Any] = {}  # version: reference to its weights, of the last few
 
     def run(self, resume: bool) -> None:
@@ -83,6 +86,8 @@ class Pipeline:
         self.saver.run.truncate_after(self.progress.step)
         self.stream.restore(self.progress.stream)
         self._publish()
+        if self.partial is not None:
+            self.partial.restart(self.workload.tasks_of(self.progress.pending, self.config.train.group))
 
     def _loop(self) -> None:
         config, last = self.config.train, self.config.train.steps
@@ -99,7 +104,8 @@ class Pipeline:
                 if overlap and step < last:
                     upcoming = self._begin(background)
                 row = self._learn_step(step, gathered, clock)
-                self.progress = self.progress.after(step, position, self.progress.seconds + time.monotonic() - started)
+                seconds = self.progress.seconds + time.monotonic() - started
+                self.progress = self.progress.after(step, position, seconds, gathered.pending)
                 self._finish_step(row, gathered, clock, started)
                 if not overlap and step < last:
                     upcoming = self._begin(background)
@@ -108,8 +114,11 @@ class Pipeline:
     def _begin(self, background: ThreadPoolExecutor) -> tuple[Future[Gathered], Any]:
         """Draw prompts and start their rollout; with it goes the position in the data behind them."""
         self.stages.settle()
-        drawn = self.stream.take(self.config.train.prompts)
+        wanted, partial = self.config.train.prompts, self.partial
+        drawn = self.stream.take(wanted if partial is None else partial.missing())
         tasks = [self.workload.task(prompt, uid, self.config.train.group) for prompt, uid in drawn]
+        if partial is not None:
+            return background.submit(partial.make_groups, tasks, wanted), self.stream.state()
         return background.submit(self.stages.make_groups, tasks, self.sampling), self.stream.state()
 
     def _collect(self, upcoming: Any, clock: Clock) -> tuple[Gathered, Any]:
@@ -138,11 +147,23 @@ class Pipeline:
             "policy/grad_norm": None,
             **{f"policy/{key}": value for key, value in report.metrics.items()},
         }
-        loss_tokens = sum(len(s.token_ids) - s.prompt_tokens for s in found.samples)
+        trained = [len(s.token_ids) - s.prompt_tokens for s in found.samples]
+        loss_tokens = sum(trained)
+        row |= self._rollout_row(gathered, trained)
         row["tokens_per_second/rollout"] = row["completion/tokens"] / max(gathered.seconds_rollout, 1e-9)
         row["tokens_per_second/train"] = loss_tokens / clock.seconds["learn"] if report.updates else None
         row["policy_version"] = self.progress.version
         return row
+
+    def _rollout_row(self, gathered: Gathered, trained: list[int]) -> Row:
+        """What the engines did since the step before, and whether lengths tell trained completions from sampled ones."""
+        before, self.engines = self.engines, gathered.engines
+        sampled = gathered.sampled_lengths or [len(c.token_ids) for g in gathered.groups for c in g.completions]
+        return {
+            **engine_metrics(before, self.engines),
+            **length_metrics(sampled, trained),
+            "rollout/groups_under_way": len(gathered.pending),
+        }
 
     def _learn(self, step: int, found: Advantages, clock: Clock) -> LearnReport:
         """Update the policy and send it out; without a sample that carries a gradient nothing moves, on no rank."""
@@ -186,7 +207,8 @@ class Pipeline:
     def _mismatch(self, groups: tuple[Group, ...]) -> Row:
         """Rollout against learner logprobs, for sequences sampled by one version that is still at hand."""
         wanted = self.config.train.mismatch_sequences
-        samples = [(s, v) for g in groups for s, v in unweighted_samples(g) if v in self.published]
+        known = self.published if self.config.train.mode == "one_step_off" else (self.progress.version,)
+        samples = [(s, v) for g in groups for s, v in unweighted_samples(g) if v in known]
         if not wanted or not samples:
             return dict.fromkeys(("policy/kl_rollout_learner", "policy/max_rollout_learner", "policy/entropy"))
         version = samples[0][1]

@@ -26,12 +26,15 @@ class Progress:
     step: int = 0
     version: int = 0
     seconds: float = 0.0  # spent in steps
+    pending: tuple[
+        str, ...
+    ] = ()  # uids of groups that were begun and belong to later steps: a resumed run begins them again
 
     def bumped(self) -> Progress:
         return replace(self, version=self.version + 1)
 
-    def after(self, step: int, stream: StreamState, seconds: float) -> Progress:
-        return replace(self, step=step, stream=stream, seconds=seconds)
+    def after(self, step: int, stream: StreamState, seconds: float, pending: tuple[str, ...] = ()) -> Progress:
+        return replace(self, step=step, stream=stream, seconds=seconds, pending=pending)
 
 
 class CheckpointError(RunError):
@@ -50,7 +53,8 @@ class Saver:
 
     def read(self, folder: Path) -> Progress:
         saved = json.loads((folder / STATE).read_text())
-        return Progress(**{**saved, "stream": StreamState(**saved["stream"])})
+        pending = tuple(saved.get("pending", ()))
+        return Progress(**{**saved, "stream": StreamState(**saved["stream"]), "pending": pending})
 
     def write(self, progress: Progress, save_learners: Callable[[str], Any]) -> None:
         """A new checkpoint. On an error (a full disk, say) nothing of it stays and the earlier ones are untouched.

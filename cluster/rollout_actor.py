@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ..configs.schema import Config
 from ..policy.blueprint import Blueprint
 from ..policy.weights import checksum, travelling_parameters
-from ..records import Completion, PolicyVersion, Request, RolloutStats, Sampling
+from ..records import Completion, ParkedSequence, PolicyVersion, Request, RolloutStats, Sampling
 from ..rollout.engine import Engine
 
 
@@ -35,10 +36,40 @@ class RolloutActor:
         return version.number
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """All completions of the requests, in order."""
+        """All completions of the requests, in order. What was submitted before is parked meanwhile."""
+        self._check_loaded()
+        before, parked = self.engine.sampling, self.engine.park()
+        try:
+            return self.engine.generate(requests, sampling)
+        finally:
+            if parked:
+                self.engine.submit([], before, parked)
+
+    def submit(self, requests: Sequence[Request], sampling: Sampling, parked: Sequence[ParkedSequence] = ()) -> None:
+        """Take requests in, to be worked on in slices."""
+        self._check_loaded()
+        self.engine.submit(requests, sampling, parked)
+
+    def work(self, seconds: float, groups: int) -> list[Completion]:
+        """Go on with what was submitted: for so many seconds at most, until so many requests are completed or nothing is left."""
+        end, found = time.monotonic() + seconds, list[Completion]()
+        while groups > 0 and self.engine.unfinished and time.monotonic() < end:
+            finished = self.engine.step()
+            found += finished
+            groups -= len({c.uid for c in finished} - self.engine.uids())
+        return found
+
+    def park(self, uids: Sequence[str] | None = None) -> list[ParkedSequence]:
+        """Take unfinished samples out, those of these requests or all, to go on with them on any actor."""
+        return self.engine.park(uids)
+
+    def abort(self) -> None:
+        """Forget what was submitted."""
+        self.engine.reset()
+
+    def _check_loaded(self) -> None:
         if not self.loaded:
             raise RuntimeError("rollout actor: asked to generate, but no weights have arrived whole")
-        return self.engine.generate(requests, sampling)
 
     def checksum(self) -> str:
         """Of the weights in place."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import ray
@@ -14,7 +14,7 @@ import ray
 from ..configs.schema import Config
 from ..observe.console import Console
 from ..policy.blueprint import Blueprint
-from ..records import Completion, Group, Prompt, Request, Sampling, Task, Verdict
+from ..records import Completion, Group, Prompt, Request, RolloutStats, Sampling, Task, Verdict
 from .pool import ActorPool
 from .rollout_actor import RolloutActor
 from .topology import actor_options
@@ -34,6 +34,9 @@ class Gathered:
     groups: tuple[Group, ...]
     seconds_rollout: float  # until the last completion was there
     seconds_verify: float  # from then to the last verdict; most judging overlaps with generation
+    sampled_lengths: tuple[int, ...] = ()  # of all completions that came in, also of groups that are not whole
+    engines: RolloutStats = field(default_factory=RolloutStats)  # what the engines have done since they were made
+    pending: tuple[str, ...] = ()  # uids of groups begun that belong to later steps
 
 
 class Stages:
@@ -94,7 +97,8 @@ class Stages:
                 judged[completion.uid][completion.sample] = (completion, verdict)
             advance(len(items))
         groups = tuple(_group(task, judged[task.request.uid]) for task in tasks)
-        return Gathered(groups, finished - started, time.monotonic() - finished)
+        seconds_verify = time.monotonic() - finished
+        return Gathered(groups, finished - started, seconds_verify, engines=self.rollout_stats())
 
     def completions(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         """Completions of one unit of work after the other, as units end."""
@@ -120,6 +124,11 @@ class Stages:
             found[requests[0].uid] = completions
             while drawn and drawn[0] in found:
                 yield found.pop(drawn.popleft())
+
+    def rollout_stats(self) -> RolloutStats:
+        """What all rollout actors have done together; an actor that died takes its part along."""
+        each = self.rollouts.settle(self.rollouts.broadcast("stats"), "statistics")
+        return RolloutStats(*(sum(values) for values in zip(*(astuple(stats) for stats in each), strict=True)))
 
     def close(self) -> None:
         self.rollouts.kill()

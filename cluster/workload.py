@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,11 @@ class Workload:
 
     def task(self, prompt: Prompt, uid: str, samples: int) -> Task:
         return Task(prompt, Request(uid, self.tokens[prompt.id], samples))
+
+    def tasks_of(self, uids: Iterable[str], samples: int) -> list[Task]:
+        """Training tasks by the uids under which the stream drew them."""
+        rows = {prompt.id: prompt for prompt in self.train}
+        return [self.task(rows[uid.rpartition("@")[0]], uid, samples) for uid in uids]
 
     def evaluation_tasks(self, most: int, samples: int = 1) -> list[Task]:
         """The same evaluation prompts every time, under names that no training round uses."""

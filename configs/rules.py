@@ -144,11 +144,6 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
         "oversample above 0 with partial=true alone",
     ),
     (
-        ("rollout.partial", "train.mode"),
-        lambda partial, mode: not partial or mode == "sync",
-        "partial=true with mode=sync",
-    ),
-    (
         ("sft.stop_at", "sft.probe_every"),
         lambda stop_at, every: stop_at == 0 or every > 0,
         "probes to stop by, probe_every above 0",

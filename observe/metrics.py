@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ..records import Group
+from ..records import Group, RolloutStats
 
 Row = dict[str, Any]
+ENGINE_COUNTS = (
+    "prompt_tokens",
+    "prefilled_tokens",
+    "parked",
+    "resumed",
+    "prefill_seconds",
+    "decode_seconds",
+    "swap_seconds",
+)
 
 
 def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
@@ -40,6 +49,29 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "policy_age/max": int(ages.max()),
         **{name: _component_mean(verdicts, name.removeprefix("reward/")) for name in sorted(entries)},
     }
+
+
+def engine_metrics(before: RolloutStats, now: RolloutStats) -> dict[str, float]:
+    """What the rollout engines did between two counts; an actor that died meanwhile takes its part along."""
+
+    def done(name: str) -> float:
+        return max(0, getattr(now, name) - getattr(before, name))
+
+    compared = done("swap_sequences")
+    return {
+        **{f"rollout/{name}": done(name) for name in ENGINE_COUNTS},
+        "rollout/slots_in_use": (done("decoded_rows") - done("idle_rows")) / max(done("slot_steps"), 1),
+        "rollout/idle_rows": done("idle_rows") / max(done("decoded_rows"), 1),
+        "rollout/swap_kl": done("swap_kl") / compared if compared else math.nan,
+    }
+
+
+def length_metrics(sampled: Sequence[int], trained: Sequence[int]) -> dict[str, float]:
+    """Mean length of the completions that carry a gradient, and how far it is from the mean of all that were sampled."""
+    if not sampled or not trained:
+        return {"completion/length_trained": math.nan, "completion/length_bias": math.nan}
+    mean = float(np.mean(trained))
+    return {"completion/length_trained": mean, "completion/length_bias": mean - float(np.mean(sampled))}
 
 
 def _component_mean(verdicts: Sequence[Any], name: str) -> float:

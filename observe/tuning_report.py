@@ -97,7 +97,7 @@ def draw(found: Sequence[Measurement], best: Measurement, bandwidth: float, path
     for name, panel in zip(names, axes, strict=False):
         points = _along(found, best, name)
         panel.plot([str(v) for v, _ in points], [rate for _, rate in points], "o-", color="tab:blue")
-        panel.set(xlabel=name, ylim=(0, None))
+        panel.set(xlabel=name, ylim=(0, 1.1 * max(rate for _, rate in points)))
         panel.grid(alpha=0.3)
     axes[0].set_ylabel("tokens/s" if names else "")
     parts = sorted(best.parts.items(), key=lambda item: item[1])

@@ -79,6 +79,10 @@ class Engine:
         """Samples that are not completed yet."""
         return len(self.live) + len(self.admission)
 
+    def uids(self) -> set[str]:
+        """Requests that have unfinished samples here."""
+        return {s.request.uid for s in (*self.live.values(), *self.admission.sequences())}
+
     @property
     def stats(self) -> RolloutStats:
         """What has been done since the engine was made."""

@@ -1,0 +1,204 @@
+"""Partial rollouts: a step ends when enough of its groups are there, and the others go on first in the next one.
+
+Rollout actors hold what was submitted to them and work on it in slices; between two slices weights may change, and unfinished
+sequences stay in their slots. A finished sample of an unfinished group is judged at once and waits here for the rest of its group.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError
+
+from ..records import Completion, Group, ParkedSequence, Prompt, Request, Sampling, Task, Verdict
+from .stages import Gathered, Stages
+from .watchdog import SLICE, StallError
+
+WORK_SECONDS = 2.0  # of a slice at most: how long new weights may wait for an actor
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A call to an actor under way."""
+
+    method: str
+    member: int
+    actor: Any
+    started: float
+
+
+@dataclass(slots=True)
+class BegunGroup:
+    """A group under way."""
+
+    task: Task
+    member: int  # of the rollout actors, which has its unfinished samples
+    completions: dict[int, Completion] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Samples that are still being generated."""
+        return [i for i in range(self.task.request.samples) if i not in self.completions]
+
+    def group(self) -> Group:
+        order = range(self.task.request.samples)
+        return Group(
+            self.task.prompt, self.task.request, tuple(self.completions[i] for i in order),
+            tuple(self.verdicts[i] for i in order),
+        )  # fmt: skip
+
+
+class PartialRollouts:
+    """Groups under way on the rollout actors of `stages`, over any number of steps."""
+
+    def __init__(self, stages: Stages, sampling: Sampling):
+        self.stages, self.sampling = stages, sampling
+        self.begun: dict[str, BegunGroup] = {}  # by uid, in the order of their beginning
+        self.holders: list[Any] = list(stages.rollouts.members)  # the actors that were given what is under way
+        self.flights: dict[Any, Flight] = {}
+        self._cancelled = threading.Event()
+
+    def missing(self) -> int:
+        """How many groups to begin, for a step's share and what is begun beyond it."""
+        config = self.stages.config
+        return max(0, math.ceil(config.train.prompts * (1 + config.rollout.oversample)) - len(self.begun))
+
+    def restart(self, tasks: Sequence[Task]) -> None:
+        """Forget what is under way and begin these."""
+        pool = self.stages.rollouts
+        pool.settle(pool.broadcast("abort"), "abort")
+        self.begun.clear()
+        self.flights.clear()
+        self.holders = list(pool.members)
+        self._begin(tasks)
+
+    def make_groups(self, tasks: Sequence[Task], wanted: int) -> Gathered:
+        """Begin new tasks behind those under way; -> the first `wanted` groups that are whole, in the order of their beginning.
+
+        Raises StallError naming what is under way when an actor does not answer, PoolExhausted, Interrupted.
+        """
+        started = finished = time.monotonic()
+        self._begin(tasks)
+        self._cancelled.clear()
+        arrived: list[int] = []
+        inbox: queue.SimpleQueue[list[Completion] | None] = queue.SimpleQueue()
+        verify = self.stages.verifiers
+        with ThreadPoolExecutor(1) as side:
+            rolling = side.submit(self._roll, inbox, wanted)
+            try:
+                for (items,), verdicts in verify.map("score", self._batches(inbox), in_flight=2, stop=self.stages.stop):
+                    for (_, completion), verdict in zip(items, verdicts, strict=True):
+                        self.begun[completion.uid].verdicts[completion.sample] = verdict
+                        arrived.append(len(completion.token_ids))
+            finally:
+                self._cancelled.set()
+            finished = rolling.result()
+        whole = [uid for uid, g in self.begun.items() if len(g.verdicts) == g.task.request.samples][:wanted]
+        groups = tuple(self.begun.pop(uid).group() for uid in whole)
+        seconds_verify, engines = time.monotonic() - finished, self.stages.rollout_stats()
+        return Gathered(groups, finished - started, seconds_verify, tuple(arrived), engines, tuple(self.begun))
+
+    def _begin(self, tasks: Sequence[Task]) -> None:
+        """Give every task to the actor with the fewest unfinished samples."""
+        pool = self.stages.rollouts
+        load = [0] * len(pool.members)
+        for group in self.begun.values():
+            load[group.member] += len(group.unfinished)
+        batches: list[list[Request]] = [[] for _ in load]
+        for task in tasks:
+            if task.request.uid in self.begun:
+                raise ValueError(f"{task.request.uid}: got a group that is under way already")
+            member = load.index(min(load))
+            self.begun[task.request.uid] = BegunGroup(task, member)
+            load[member] += task.request.samples
+            batches[member].append(task.request)
+        for member, requests in enumerate(batches):
+            if requests:
+                self._call(member, "submit", requests, self.sampling)
+
+    def _call(self, member: int, method: str, *arguments: Any) -> None:
+        actor = self.holders[member]
+        ref = getattr(actor, method).remote(*arguments)
+        self.flights[ref] = Flight(method, member, actor, time.monotonic())
+
+    def _batches(self, inbox: Any) -> Iterator[tuple[list[tuple[Prompt, Completion]]]]:
+        """Units for the verifiers, until the rollout has ended."""
+        size = self.stages.config.verifier.batch
+        while True:
+            try:
+                completions = inbox.get(timeout=SLICE)
+            except queue.Empty:  # the rollout has its own deadlines, and says when it ends for any reason
+                continue
+            if completions is None:
+                return
+            items = [(self.begun[c.uid].task.prompt, c) for c in completions]
+            for start in range(0, len(items), size):
+                yield (items[start : start + size],)
+
+    def _roll(self, inbox: Any, wanted: int) -> float:
+        """Have the actors work until `wanted` groups are whole and no call is under way; -> when that was."""
+        try:
+            while True:
+                self.stages.stop.check()
+                whole = sum(not group.unfinished for group in self.begun.values())
+                if whole < wanted and not self._cancelled.is_set():
+                    self._issue_again()
+                    self._launch(wanted - whole)
+                if not self.flights:
+                    return time.monotonic()
+                done, _ = ray.wait(list(self.flights), num_returns=1, timeout=SLICE)
+                for ref in done:
+                    flight = self.flights.pop(ref)
+                    try:
+                        self._take(ray.get(ref) or [], inbox)
+                    except RayActorError as error:
+                        self.stages.rollouts.replace(flight.member, flight.actor, error)
+                self._check_deadlines()
+        finally:
+            inbox.put(None)
+
+    def _launch(self, groups: int) -> None:
+        """A slice for every actor that has something to do and nothing else to answer."""
+        able = {group.member for group in self.begun.values() if group.unfinished}
+        for member in sorted(able - {flight.member for flight in self.flights.values()}):
+            self._call(member, "work", WORK_SECONDS, math.ceil(groups / len(able)))
+
+    def _take(self, completions: list[Completion], inbox: Any) -> None:
+        """Completions that have not been there before go on to the verifiers."""
+        fresh = [c for c in completions if c.sample not in self.begun[c.uid].completions]
+        for completion in fresh:
+            self.begun[completion.uid].completions[completion.sample] = completion
+        if fresh:
+            inbox.put(fresh)
+
+    def _issue_again(self) -> None:
+        """What was on actors that have died goes to those in their place, from its beginning; whole samples are kept."""
+        nothing = np.zeros(0, np.int32)
+        for member, actor in enumerate(self.stages.rollouts.members):
+            if actor is self.holders[member]:
+                continue
+            self.holders[member] = actor
+            lost = [
+                ParkedSequence(g.task.request, i, self.sampling, nothing, np.zeros(0, np.float32), nothing, 0.0, None)
+                for g in self.begun.values() if g.member == member for i in g.unfinished
+            ]  # fmt: skip
+            self._call(member, "submit", [], self.sampling, lost)
+
+    def _check_deadlines(self) -> None:
+        for flight in self.flights.values():
+            if time.monotonic() - flight.started > self.stages.rollouts.timeout:
+                uids = [uid for uid, g in self.begun.items() if g.member == flight.member and g.unfinished]
+                raise StallError(
+                    f"rollout actor {flight.member}: {flight.method} has not ended after {self.stages.rollouts.timeout:.0f} s; "
+                    f"under way: {', '.join(uids[:3])}{' ...' if len(uids) > 3 else ''}"
+                )
