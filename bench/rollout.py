@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from .record import Figure, append, figure, show
 
 VOCAB = 128_256
 SECONDS = 12.0  # of decoding for one figure on a GPU
+MODES = ("recurrent", "replay")
 GREEDY, SAMPLED = 0.0, 1.0
 SLOTS, ONE_BY_ONE = 64, 8  # sequences at once, and of those that are generated alone
 PROMPT, LENGTH = 8, 64  # tokens, of the comparison on a CPU
@@ -61,6 +62,19 @@ def random_policy(config: Mamba3Config, device: str) -> Mamba3ForCausalLM:
     with torch.no_grad():
         model.backbone.embedding.weight.mul_(5)
     return model
+
+
+def modes(model: Mamba3ForCausalLM) -> list[str]:
+    """The decode modes that this policy's kernels have on its device."""
+    found = []
+    for mode in MODES:
+        try:
+            model.slots(1, mode)
+        except ValueError as error:
+            print(f"{mode} left out: {error}", flush=True)
+        else:
+            found.append(mode)
+    return found
 
 
 def requests(config: Mamba3Config, count: int, tokens: int, samples: int = 1) -> list[Request]:
@@ -142,7 +156,7 @@ def bench_sampling(bench: Bench) -> Iterator[Figure]:
 def bench_decode(bench: Bench) -> Iterator[Figure]:
     """1.5B, all slots in use: tokens per second at batch 128 and 512 in both modes, beside the floor of weight and state bytes."""
     model = random_policy(large_shape(), bench.device)
-    for mode in ("recurrent", "replay"):
+    for mode in modes(model):
         for batch in (128, 512):
             engine = Engine(model, bytes_tokenizer(), slots=batch, mode=mode)
             asked = requests(model.config, batch // 16, 64, 16)
@@ -158,7 +172,7 @@ def bench_decode(bench: Bench) -> Iterator[Figure]:
 def bench_context(bench: Bench) -> Iterator[Figure]:
     """Tokens per second after 1k, 8k and 32k tokens of context: a state has one size, so they should be equal."""
     model = random_policy(large_shape(), bench.device)
-    for mode in ("recurrent", "replay"):
+    for mode in modes(model):
         for context in (1024, 8192, 32768):
             engine = Engine(model, bytes_tokenizer(), slots=128, mode=mode)
             rates = decode_rates(engine, requests(model.config, 1, context, 128), 2048, SECONDS / 2)
@@ -196,7 +210,7 @@ def bench_fork(bench: Bench) -> Iterator[Figure]:
     from .timing import gpu_times
 
     model = random_policy(large_shape(), bench.device)
-    for mode in ("recurrent", "replay"):
+    for mode in modes(model):
         engine = Engine(model, bytes_tokenizer(), slots=32, mode=mode)
         times = gpu_times(lambda e=engine: e.slots.copy(0, range(1, 17)))  # type: ignore[misc]
         floor = 1e3 * 17 * engine.slots.bytes_per_slot / bench.bandwidth
@@ -227,7 +241,7 @@ def bench_swap(bench: Bench) -> Iterator[Figure]:
 def bench_idle(bench: Bench) -> Iterator[Figure]:
     """Share of a stretch of decoding in which no kernel ran, by the profiler."""
     model = random_policy(large_shape(), bench.device)
-    for mode in ("recurrent", "replay"):
+    for mode in modes(model):
         engine = Engine(model, bytes_tokenizer(), slots=512, mode=mode)
         asked = requests(model.config, 32, 64, 16)
         load = TrialLoad(tuple(asked), (2048,) * 512)
@@ -267,6 +281,8 @@ def run(sections: list[str], device: str = "", save: bool = True) -> list[Figure
     found = []
     for name in sections or list(known):
         for one in known[name](bench):
+            if device == "cpu":
+                one = replace(one, device=f"CPU, {torch.get_num_threads()} threads")
             print(show(one), flush=True)
             found.append(one)
             if save:

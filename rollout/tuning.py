@@ -74,7 +74,7 @@ def ladders(start: EngineSetting, sequences: int, actors: int, on_gpu: bool) -> 
     slots = _doubling(4, max(4, sequences), start.slots)
     return {
         "slots": slots,
-        "mode": ["recurrent", "replay"] if on_gpu else ["recurrent"],
+        "mode": ["recurrent", "replay"] if on_gpu else [start.mode],
         "block": _doubling(1, 64, start.block),
         "actors": _doubling(1, actors, start.actors),
         "prefill_piece": _doubling(256, 8192, start.prefill_piece, 4),

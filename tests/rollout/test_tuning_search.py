@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from mimosa.records import FAILED_TRIAL, EngineSetting, Trial
@@ -78,8 +80,6 @@ def test_processes_add_up_and_share_the_bandwidth():
 
 
 def test_one_process_that_fails_fails_the_setting():
-    import dataclasses
-
-    failed = dataclasses.replace(FAILED_TRIAL, failure="out of memory")
+    failed = replace(FAILED_TRIAL, failure="out of memory")
     found = together(START, [trial(), failed], 1e6)
     assert (found.tokens_per_second, found.failure) == (0.0, "out of memory")
