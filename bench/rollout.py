@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,6 +28,7 @@ SECONDS = 12.0  # of decoding for one figure on a GPU
 MODES = ("recurrent", "replay")
 GREEDY, SAMPLED = 0.0, 1.0
 SLOTS, ONE_BY_ONE = 64, 8  # sequences at once, and of those that are generated alone
+REPETITIONS = 5
 PROMPT, LENGTH = 8, 64  # tokens, of the comparison on a CPU
 
 
@@ -90,23 +91,19 @@ def bench_baselines(bench: Bench) -> Iterator[Figure]:
         size = sum(p.numel() for p in model.parameters())
         setting = f"{name} ({size:,} parameters), {PROMPT} + {LENGTH} tokens, greedy"
         asked = requests(config, SLOTS, PROMPT)
-        many = partial(engine_tokens, Engine(model, bytes_tokenizer(), slots=SLOTS), asked)
-        alone = partial(engine_tokens, Engine(model, bytes_tokenizer(), slots=1), asked[:ONE_BY_ONE])
-        peers = {
-            "engine, one sequence at a time": alone,
+        ours = f"engine, {SLOTS} slots"
+        tokens, rates = rated({
+            ours: partial(engine_tokens, Engine(model, bytes_tokenizer(), slots=SLOTS), asked),
+            "engine, one sequence at a time":
+                partial(engine_tokens, Engine(model, bytes_tokenizer(), slots=1), asked[:ONE_BY_ONE]),
             "transformers generate, one at a time": partial(transformers_tokens, model, asked[:ONE_BY_ONE], 1),
             f"transformers generate, {SLOTS} at once": partial(transformers_tokens, model, asked, SLOTS),
-        }
-        expected, rates = rated(many, 5)
-        yield figure(f"engine, {SLOTS} slots", setting, "tokens/s", rates)
-        for peer, work in peers.items():
-            found, slow = rated(work, 3)
-            ratio = statistics.median(rates) / statistics.median(slow)
-            same = sum(bool((a == b).all()) for a, b in zip(found, expected, strict=False))
-            note = (
-                f"the engine at {SLOTS} slots is {ratio:.1f}x this; {same} of {len(found)} sequences have equal tokens"
-            )
-            yield figure(peer, setting, "tokens/s", slow, note=note)
+        })  # fmt: skip
+        for peer, found in tokens.items():
+            ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
+            same = sum(bool((a == b).all()) for a, b in zip(found, tokens[ours], strict=False))
+            note = f"{SLOTS} slots are {ratio:.1f}x this, in turns; {same} of {len(found)} sequences have its tokens"
+            yield figure(peer, setting, "tokens/s", rates[peer], note="" if peer == ours else note)
             if same < 0.9 * len(found):
                 raise RuntimeError(f"bench rollout: {peer}: {note}, wanted all")
 
@@ -129,13 +126,18 @@ def transformers_tokens(model: Mamba3ForCausalLM, asked: Sequence[Request], batc
     return np.concatenate(found)
 
 
-def rated(work: Callable[[], np.ndarray], repetitions: int) -> tuple[np.ndarray, list[float]]:
-    """The tokens, and tokens per second of each repetition after one that is not counted."""
-    tokens, rates = work(), []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        tokens = work()
-        rates.append(tokens.size / (time.perf_counter() - started))
+def rated(works: Mapping[str, Callable[[], np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, list[float]]]:
+    """Tokens of each, and tokens per second of each repetition after one that is not counted.
+
+    They take turns, so that what else the machine does falls on all of them.
+    """
+    tokens = {name: work() for name, work in works.items()}
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(REPETITIONS):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            rates[name].append(tokens[name].size / (time.perf_counter() - started))
     return tokens, rates
 
 
@@ -148,9 +150,9 @@ def bench_sampling(bench: Bench) -> Iterator[Figure]:
         def work(engine: Engine = engine, asked: Sequence[Request] = asked) -> np.ndarray:
             return np.stack([c.token_ids for c in engine.generate(asked, Sampling(LENGTH, temperature=SAMPLED))])
 
-        _, rates = rated(work, 5)
+        _, rates = rated({name: work})
         setting = f"{name}, {PROMPT} + {LENGTH} tokens, sampled, logprobs"
-        yield figure(f"engine, {SLOTS} slots", setting, "tokens/s", rates)
+        yield figure(f"engine, {SLOTS} slots", setting, "tokens/s", rates[name])
 
 
 def bench_decode(bench: Bench) -> Iterator[Figure]:
