@@ -131,7 +131,7 @@ class RolloutStats:
     completions: int = 0
     parked: int = 0
     resumed: int = 0
-    prefill_seconds: float = 0.0
+    prefill_seconds: float = 0.0  # of the host; on a GPU what is not waited for falls into decode_seconds
     decode_seconds: float = 0.0
     swaps: int = 0
     swap_seconds: float = 0.0

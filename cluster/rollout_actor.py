@@ -53,15 +53,11 @@ class RolloutActor:
     def work(self, seconds: float, groups: int) -> list[Completion]:
         """Go on with what was submitted: for so many seconds at most, until so many requests are completed or nothing is left."""
         end, found = time.monotonic() + seconds, list[Completion]()
-        while groups > 0 and self.engine.unfinished and time.monotonic() < end:
+        while groups > 0 and self.engine.busy and time.monotonic() < end:
             finished = self.engine.step()
             found += finished
-            groups -= len({c.uid for c in finished} - self.engine.uids())
+            groups -= len({c.uid for c in finished} - self.engine.open.keys())
         return found
-
-    def park(self, uids: Sequence[str] | None = None) -> list[ParkedSequence]:
-        """Take unfinished samples out, those of these requests or all, to go on with them on any actor."""
-        return self.engine.park(uids)
 
     def abort(self) -> None:
         """Forget what was submitted."""

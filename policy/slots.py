@@ -59,8 +59,6 @@ class ReferenceSlots:
     Slots that are a run (s, s + 1, ...) are decoded in place on a CPU; others cost a copy of their states there and back.
     """
 
-    prefers_runs = True
-
     def __init__(self, backbone: Backbone, state: PolicyState, backend: str):
         """state: zeros, one row more than there are slots: nobody's row, which takes what is written for slot -1."""
         self.backbone, self.state, self.backend = backbone, state, backend
@@ -68,6 +66,7 @@ class ReferenceSlots:
             f"{i}.{name}": tensor for i, layer in enumerate(state) for name, tensor in layer._asdict().items()
         }
         self.capacity = len(state[0].h) - 1
+        self.prefers_runs = state[0].h.device.type == "cpu"
         self.bytes_per_slot = sum(t[0].numel() * t.element_size() for t in self.tensors.values())
 
     def zero(self, slots: Sequence[int]) -> None:

@@ -41,6 +41,9 @@ class Admission:
         self.waiting: deque[Arrival] = deque()
         self.prefilling: list[Arrival] = []  # in order of admission
 
+    def __bool__(self) -> bool:
+        return bool(self.waiting or self.prefilling)
+
     def __len__(self) -> int:
         """Sequences that are not decoding yet."""
         return sum(len(a.placed) + len(a.sequences) for a in (*self.prefilling, *self.waiting))
@@ -127,11 +130,16 @@ class Admission:
         self.waiting.clear()
         self.prefilling.clear()
 
-    def forget_states(self) -> None:
-        """Make all states anew from the tokens, those under prefill too: the weights have changed."""
+    def new_weights(self, keep: bool) -> None:
+        """Make states anew from the tokens, those under prefill too; with `keep` only those of samples that have no token yet.
+
+        A sample whose tokens all carry one version is then the work of that version alone.
+        """
         for arrival in self.waiting:
-            arrival.state = None
-        for arrival in self.prefilling:
-            if arrival.work:
-                arrival.work.done = 0
-        self.slots.zero([arrival.work.slot for arrival in self.prefilling if arrival.work])
+            if not (keep and arrival.sequences[0].length):
+                arrival.state = None
+        begun = [a for a in self.prefilling if a.work and not (keep and a.placed[0].length)]
+        for arrival in begun:
+            arrival.work = PrefillWork(arrival.placed[0].slot, arrival.ids)
+        if begun:
+            self.slots.zero([arrival.placed[0].slot for arrival in begun])

@@ -8,7 +8,7 @@ its sequence ends. The parts are in admission.py, prefill.py, decode_loop.py and
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -71,17 +71,19 @@ class Engine:
         self.swap = StateSwap(self.slots, self.prefill, model.lm_head, device)
         self.live: dict[int, LiveSequence] = {}  # by slot
         self.version = 0
+        self.open: Counter[str] = Counter()  # unfinished samples by uid
         self._counts: defaultdict[str, float] = defaultdict(int)
         self._use(Sampling(max_tokens=1))
 
     @property
     def unfinished(self) -> int:
-        """Samples that are not completed yet."""
+        """How many samples are not completed yet."""
         return len(self.live) + len(self.admission)
 
-    def uids(self) -> set[str]:
-        """Requests that have unfinished samples here."""
-        return {s.request.uid for s in (*self.live.values(), *self.admission.sequences())}
+    @property
+    def busy(self) -> bool:
+        """Whether there is a sample to go on with."""
+        return bool(self.live or self.admission)
 
     @property
     def stats(self) -> RolloutStats:
@@ -95,13 +97,13 @@ class Engine:
 
         Raises what `submit` does, and RuntimeError while the engine has other requests.
         """
-        if self.unfinished:
+        if self.busy:
             raise RuntimeError("generate: the engine is still busy with other requests")
         requests = list(requests)
         finished: list[Completion] = []
         try:
             self.submit(requests, sampling, parked)
-            while self.unfinished:
+            while self.busy:
                 finished += self.step()
         finally:
             self.reset()
@@ -116,7 +118,7 @@ class Engine:
         max_prompt_tokens, a token id outside the vocabulary or a sample that is there already; and for another sampling than that
         of the samples under way.
         """
-        if self.unfinished and sampling != self.sampling:
+        if self.busy and sampling != self.sampling:
             raise ValueError(f"sampling: got {sampling} while samples of {self.sampling} are under way")
         again = self.intake.resumed(parked, sampling, self.version if self.on_swap == "recompute" else None)
         fresh = [self.intake.fresh(request, range(request.samples)) for request in requests]
@@ -124,6 +126,8 @@ class Engine:
         self._use(sampling)
         self.admission.waiting.extendleft(reversed(again))
         self.admission.waiting.extend(arrival for arrival in fresh if arrival.sequences)
+        for arrival in (*again, *fresh):
+            self.open.update(sequence.request.uid for sequence in arrival.sequences)
         self._count(prompt_tokens=sum(len(request.token_ids) for request in requests), resumed=len(parked))
 
     @torch.inference_mode()
@@ -163,14 +167,22 @@ class Engine:
         for sequence in [s for s in self.live.values() if _named(s, uids)]:
             self._free(sequence)
         self.admission.remove({s for s in self.admission.sequences() if _named(s, uids)})
+        self._close(p.request.uid for p in parked)
         self._count(parked=len(parked))
         return parked
 
     def reset(self) -> None:
         """Drop all samples under way."""
         self.live.clear()
+        self.open.clear()
         self.admission.clear()
         self.pool.reset()
+
+    def _close(self, uids: Iterable[str]) -> None:
+        for uid in uids:
+            self.open[uid] -= 1
+            if not self.open[uid]:
+                del self.open[uid]
 
     def _count(self, **added: float) -> None:
         for name, value in added.items():
@@ -224,6 +236,7 @@ class Engine:
             if reason is not None:
                 ended.append((sequence, reason))
                 self._free(sequence)
+        self._close(sequence.request.uid for sequence, _ in ended)
         rows = result.steps * len(sequences)
         self._count(
             blocks=1, completion_tokens=kept, decoded_rows=rows, idle_rows=rows - kept, completions=len(ended),
@@ -260,7 +273,7 @@ class Engine:
             self._count(swap_kl=kl, swap_sequences=len(compared))
         if self.on_swap == "recompute":
             self.swap.recompute(sequences)
-            self.admission.forget_states()
+        self.admission.new_weights(self.on_swap == "keep")
         self._count(prefilled_tokens=self.prefill.tokens - before)
 
 

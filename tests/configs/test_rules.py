@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mimosa.configs.keys import known_keys
-from mimosa.configs.loader import ConfigError, load, require_data
+from mimosa.configs.loader import ConfigError, load, require_data, require_whole_softmax
 from mimosa.configs.rules import RULES, TOGETHER, broken
 from mimosa.configs.schema import Config
 
@@ -42,6 +42,16 @@ def test_every_rule_is_about_a_known_key():
         ("rollout.temperature=0", "above 0"),
         ("rollout.temperature=nan", "above 0"),
         ("rollout.timeout=inf", "finite"),
+        ("rollout.slots=-1", "at least 0"),
+        ("rollout.prefill_piece=0", "at least 1"),
+        ("rollout.memory_share=0", "above 0, at most 1"),
+        ("rollout.top_p=0", "above 0, at most 1"),
+        ("rollout.top_k=-1", "at least 0"),
+        ("rollout.min_p=1.5", "0 to 1"),
+        ("rollout.stop=['']", "not empty"),
+        ("rollout.deadline=-1", "at least 0"),
+        ("rollout.decode=fast", "auto, recurrent or replay"),
+        ("rollout.on_swap=drop", "keep or recompute"),
         ("verifier.alarm_share=1.5", "0 to 1"),
         ("reward.truncated=keep", "zero, score or mask"),
         ("learner.zero_stage=0", "1, 2 or 3"),
@@ -75,6 +85,7 @@ def test_a_value_out_of_bounds_is_named_with_what_is_wanted(override, wanted):
         (["train.prompts=1", "train.updates=9"], "train.prompts=1, train.group=8"),
         (["rollout.max_tokens=4000"], "token_budget"),
         (["sft.stop_at=0.5", "sft.probe_every=0"], "probe_every above 0"),
+        (["rollout.oversample=0.5"], "partial=true"),
     ],
 )
 def test_settings_that_do_not_fit_together(overrides, part):
@@ -98,3 +109,11 @@ def test_data_is_wanted_only_where_rows_are_read():
     config.data.eval.path, config.data.eval.hub = "a", "b"
     with pytest.raises(ConfigError, match=r"data\.eval\.path and data\.eval\.hub"):
         require_data(config)
+
+
+@pytest.mark.parametrize("override", ["rollout.top_k=5", "rollout.top_p=0.9", "rollout.min_p=0.1"])
+def test_training_draws_from_the_whole_softmax(override):
+    require_whole_softmax(load(None, []))
+    key, _, value = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"{key}: got {value}, wanted \S+ in training"):
+        require_whole_softmax(load(None, [override]))

@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 class NoRuns(ReferenceSlots):
     """Slots that are as cheap in any order: dead rows are nobody's, as on a GPU."""
 
-    prefers_runs = False
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.prefers_runs = False
 
 
 def prepared(kind: type[ReferenceSlots], capacity: int = 5) -> tuple[ReferenceSlots, Sampler]:

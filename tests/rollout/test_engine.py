@@ -1,3 +1,4 @@
+import gc
 from collections import defaultdict
 from dataclasses import replace
 
@@ -22,7 +23,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mimosa.kernels.sampling import gumbel_noise, sequence_key
 from mimosa.records import Request, Sampling
+from mimosa.rollout.admission import Arrival
 from mimosa.rollout.engine import Engine
+from mimosa.rollout.sequence import LiveSequence
 
 CHUNK = 32  # tokens of the tiny policy's tile
 
@@ -179,15 +182,23 @@ def state_tensors(running: Engine) -> list[tuple[int, int]]:
     return [(t.data_ptr(), t.numel()) for t in running.slots.tensors.values()]
 
 
+def alive() -> int:
+    """Sequences and arrivals that something still holds."""
+    gc.collect()
+    return sum(type(thing) in (LiveSequence, Arrival) for thing in gc.get_objects())
+
+
 def many_short_sequences(count: int) -> None:
-    """Through 16 slots: every sample once, all slots free again, the states where they were, host memory bounded."""
+    """Through 16 slots: every sample once, all slots free again, the states where they were, nothing held on the host."""
     running = engine(16)
-    before = state_tensors(running)
+    before, held = state_tensors(running), alive()
     prompts = [Request(f"q{i}@0", prompt(1 + i % 5, i % 7), 5) for i in range(count // 5)]
     found = running.generate(prompts, Sampling(3, seed=2, stop_token_ids=(EOS,)))
     assert [(c.uid, c.sample) for c in found] == [(r.uid, i) for r in prompts for i in range(5)]
+    assert not running.busy and not running.open
     assert (running.unfinished, running.pool.free, sorted(running.pool._free)) == (0, 16, list(range(16)))
     assert state_tensors(running) == before
+    assert alive() == held
     stats = running.stats
     assert stats.completions == count
     assert stats.completion_tokens == sum(len(c.token_ids) for c in found) == stats.decoded_rows - stats.idle_rows

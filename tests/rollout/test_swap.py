@@ -19,7 +19,7 @@ def swapped(on_swap: str, steps: int = 1, **settings):
     running.submit(WANTED, LONG)
     found = [c for _ in range(steps) for c in running.step()]
     running.update_weights(weights(policy(1), 3))
-    while running.unfinished:
+    while running.busy:
         found += running.step()
     return by_name(found), running
 
@@ -76,16 +76,20 @@ def test_the_same_weights_again_diverge_by_rounding_alone():
     assert abs(running.stats.swap_kl) < 1e-6
 
 
-def test_a_prompt_under_prefill_is_read_again_whole_when_states_are():
-    running = engine(2, policy(0), on_swap="recompute", prefill_piece=32)
+@pytest.mark.parametrize("on_swap", ["keep", "recompute"])
+@pytest.mark.parametrize("steps", [1, 2, 4], ids=["under prefill", "under prefill still", "forked in part"])
+def test_a_sample_without_a_token_is_the_work_of_the_new_weights_alone(on_swap, steps):
+    running = engine(2, policy(0), on_swap=on_swap, prefill_piece=32, block=2)
     request = Request("long@0", prompt(100), 3)  # one sample more than slots: its state waits on the host
     running.submit([request], LONG)
-    running.step()
+    found = [c for _ in range(steps) for c in running.step()]
+    begun = len(running.live)
+    assert (begun, running.unfinished) == (2 if steps == 4 else 0, 3)
     running.update_weights(weights(policy(1), 1))
-    found = []
-    while running.unfinished:
+    while running.busy:
         found += running.step()
     fresh = engine(2, policy(1)).generate([request], LONG)
-    for c, wanted in zip(sorted(found, key=lambda c: c.sample), fresh, strict=True):
+    for c, wanted in list(zip(sorted(found, key=lambda c: c.sample), fresh, strict=True))[begun:]:
+        assert c.policy_version.tolist() == [1] * 12
         assert c.token_ids.tolist() == wanted.token_ids.tolist()
         np.testing.assert_allclose(c.logprobs, wanted.logprobs, atol=1e-5)
