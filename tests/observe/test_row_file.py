@@ -1,4 +1,5 @@
 import json
+import resource
 
 import pytest
 
@@ -71,3 +72,18 @@ def test_one_writer_at_a_time(tmp_path):
         RowFile.open(tmp_path / "out", CALL, {}, overwrite=True)
     with RowFile.open(tmp_path / "out", CALL, {}) as file:
         assert file.rows == 3
+
+
+def test_a_write_that_fails_half_way_leaves_a_file_to_go_on_with(tmp_path):
+    """As on a full disk: here the size of a file is limited."""
+    path, before = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    begin(path, 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), RowFile.open(path, CALL, {}) as file:
+            file.append({"id": i, "text": "x" * 20} for i in range(2, 9))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not path.read_bytes().endswith(b"\n")
+    with RowFile.open(path, CALL, {}) as file:
+        assert (file.rows, file.last["id"]) == (3, 2)
