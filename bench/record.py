@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -40,11 +41,17 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
+@cache
+def stamp() -> dict[str, str]:
+    """Of this process: the results that it appends are no change to what it measures."""
+    return provenance()
+
+
 def figure(
     name: str, setting: str, unit: str, values: Sequence[float], floor: float | None = None, note: str = ""
 ) -> Figure:
     """A figure from its repetitions, stamped with device, commit and versions."""
-    found = provenance()
+    found = stamp()
     cuts = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9
     return Figure(
         date=datetime.now(UTC).date().isoformat(), device=device_name(), commit=found["commit"],

@@ -35,6 +35,8 @@ from .workload import Workload, build_blueprint, build_tokenizer, load_workload
 MOST_ACTORS = {"cpu": 8, "cuda": 4}  # processes tried on one device
 TRIALS = 24  # that the time is meant for
 SECONDS = (0.3, 20.0)  # a trial takes at least and at most
+SEARCHING = 0.7  # share of the time; in the rest
+FINALISTS, AGAIN = 3, 2  # so many of the best are measured so often again, since a machine has other things to do
 MEASUREMENTS, PICTURE, FRAGMENT = "measurements.jsonl", "tuning.png", "tuned.yaml"
 
 
@@ -57,7 +59,7 @@ def run_tune(config: Config, base: str, folder: Path, lengths: str, minutes: flo
         tuner = Tuner(config, blueprint, workload, given, most, console, stop)
         try:
             with tuner.opened(folder, overwrite):
-                tuner.search(minutes)
+                tuner.run(minutes)
         except Interrupted:
             console.warn(f"stopped; what was measured lies in {folder}, and the same command goes on from it")
             status = 130
@@ -82,7 +84,7 @@ class Tuner:
         self.shared = ray.put(blueprint)
         self.actors: list[Any] = []
         self.bandwidth = 0.0
-        self.measured: dict[EngineSetting, Measurement] = {}
+        self.measured: dict[EngineSetting, list[Measurement]] = {}
 
     def opened(self, folder: Path, overwrite: bool) -> RowFile:
         """The file of measurements, with those of an earlier call taken over."""
@@ -93,19 +95,31 @@ class Tuner:
         self.bandwidth = float(self.file.plan["bandwidth"])
         for row in read_jsonl(path):
             one = Measurement(**{**row, "setting": EngineSetting(**row["setting"])})
-            self.measured[one.setting] = one
+            self.measured.setdefault(one.setting, []).append(one)
         known = f"; {len(self.measured)} settings were measured before" if self.measured else ""
         self.console.say(f"{name}: a copy moves {self.bandwidth / 1e9:.1f} GB/s{known}")
         return self.file
 
-    def search(self, minutes: float) -> None:
-        """Measure setting after setting until nothing gains or the time is over."""
-        deadline = time.monotonic() + 60 * minutes
+    def figures(self) -> list[Measurement]:
+        """One measurement a setting, the fastest setting first."""
+        return sorted((middle(found) for found in self.measured.values()), key=lambda m: -m.tokens_per_second)
+
+    def run(self, minutes: float) -> None:
+        """Search until nothing gains or most of the time is over; the rest goes to the best ones again, in turns."""
+        begun = time.monotonic()
         seconds = min(max(60 * minutes / TRIALS, SECONDS[0]), SECONDS[1])
+        self.console.say(header())
+        self._search(begun + 60 * minutes * SEARCHING, seconds)
+        for _ in range(AGAIN):
+            for one in self.figures()[:FINALISTS]:
+                if time.monotonic() > begun + 60 * minutes or one.failure:
+                    return
+                self.console.say(line(self._measure(one.setting, seconds)))
+
+    def _search(self, deadline: float, seconds: float) -> None:
         start = starting_point(self.config, self.devices)
         total = len(self.requests) * self.config.train.group
         choices = ladders(start, total, min(self.most, len(self.requests)), self.config.device == "cuda")
-        self.console.say(header())
         said: set[EngineSetting] = set()
 
         def measure(setting: EngineSetting) -> float | None:
@@ -114,19 +128,23 @@ class Tuner:
             if setting not in self.measured:
                 if time.monotonic() > deadline and self.measured:
                     return None
-                self.measured[setting] = self._measure(setting, seconds)
-                self.file.append([asdict(self.measured[setting])])
+                self._measure(setting, seconds)
+            found = middle(self.measured[setting])
             if setting not in said:
-                self.console.say(line(self.measured[setting]))
+                self.console.say(line(found))
                 said.add(setting)
-            return self.measured[setting].tokens_per_second
+            return found.tokens_per_second
 
         search(start, choices, measure)
 
     def _measure(self, setting: EngineSetting, seconds: float) -> Measurement:
+        """Run a trial in every process at the same time, and keep what comes of it."""
         loads = [self._load(part) for part in parted(self.requests, setting.actors)]
         trials = self._ask("measure", setting.actors, [(setting, load, seconds) for load in loads])
-        return together(setting, trials, self.bandwidth)
+        found = together(setting, trials, self.bandwidth)
+        self.measured.setdefault(setting, []).append(found)
+        self.file.append([asdict(found)])
+        return found
 
     def _load(self, requests: Sequence[Request]) -> TrialLoad:
         draw_from = np.random.default_rng(self.config.seed)
@@ -165,20 +183,24 @@ class Tuner:
 
 def report(tuner: Tuner, config: Config, base: str, folder: Path, console: Console) -> None:
     """The table, the picture, the best setting as YAML, and what bounds it."""
-    had = [m for m in tuner.measured.values() if not m.failure]
+    figures = tuner.figures()
+    had = [m for m in figures if not m.failure]
     if not had:
-        for one in tuner.measured.values():
+        for one in figures:
             console.warn(one.failure)
         return
-    best = max(had, key=lambda m: m.tokens_per_second)
-    console.say(
-        "\n".join(["", header(), *(line(m, m is best) for m in sorted(had, key=lambda m: -m.tokens_per_second))])
-    )
+    best = had[0]
+    console.say("\n".join(["", header(), *(line(m, m is best) for m in had)]))
     console.say("\n".join(["", *summary(best, tuner.bandwidth)]))
     draw(had, best, tuner.bandwidth, folder / PICTURE, f"{Path(base).stem}: {config.device}")
     write_text(folder / FRAGMENT, fragment(best, base, tuner.devices, config.device == "cuda"))
     console.say(f"\nbest: {folder / FRAGMENT} (mimosa train {folder / FRAGMENT})   picture: {folder / PICTURE}")
     console.say((folder / FRAGMENT).read_text())
+
+
+def middle(found: Sequence[Measurement]) -> Measurement:
+    """The median by tokens/s, of an even number the slower one in the middle."""
+    return sorted(found, key=lambda m: m.tokens_per_second)[(len(found) - 1) // 2]
 
 
 def completion_lengths(path: str) -> list[int]:

@@ -82,10 +82,10 @@ def ladders(start: EngineSetting, sequences: int, actors: int, on_gpu: bool) -> 
 
 
 def _doubling(low: int, high: int, own: int, factor: int = 2) -> list[int]:
-    values = {low, own}
+    values = {own, high}
     while low < high:
-        low *= factor
         values.add(low)
+        low *= factor
     return sorted(values)
 
 

@@ -52,15 +52,14 @@ def test_an_interrupted_search_keeps_its_measurements_and_goes_on_to_a_report(tm
     assert f"{count} settings were measured before" in said
     assert (out / "measurements.jsonl").read_bytes().startswith(kept)
     found = [row for row in rows(out) if not row["failure"]]
-    best = max(found, key=lambda row: row["tokens_per_second"])
+    by_setting: dict[str, list[float]] = {}
+    for row in found:
+        by_setting.setdefault(json.dumps(row["setting"]), []).append(row["tokens_per_second"])
+    best = json.loads(max(by_setting, key=lambda name: sorted(by_setting[name])[(len(by_setting[name]) - 1) // 2]))
     assert all(0 < row["slots_in_use"] < 1 and row["floor_share"] > 0 for row in found)  # 40 tokens among 3: a tail
-    settings = [json.dumps(row["setting"]) for row in found]
-    assert len(set(settings)) == len(settings)
-
     config = load(str(out / "tuned.yaml"), [])
-    wanted = best["setting"]
-    assert (config.rollout.actors, config.rollout.slots) == (wanted["actors"], wanted["slots"])
-    assert (config.rollout.block, config.rollout.decode) == (wanted["block"], wanted["mode"])
+    assert (config.rollout.actors, config.rollout.slots) == (best["actors"], best["slots"])
+    assert (config.rollout.block, config.rollout.decode) == (best["block"], best["mode"])
     assert config.data.train.task == "arithmetic"  # the rest is the preset's
     assert (out / "tuning.png").read_bytes().startswith(b"\x89PNG")
     assert "bound by" in said and "floor of a decode step" in said

@@ -47,7 +47,7 @@ def test_a_setting_that_cannot_be_had_is_passed_by():
 
 def test_start_and_limits_are_on_the_ladders():
     choices = ladders(EngineSetting(3, 100, "recurrent", 5, 3000), 48, 2, on_gpu=False)
-    assert choices["slots"] == [4, 8, 16, 32, 64, 100]
+    assert choices["slots"] == [4, 8, 16, 32, 48, 100]
     assert choices["actors"] == [1, 2, 3]
     assert 5 in choices["block"] and 3000 in choices["prefill_piece"]
     assert choices["mode"] == ["recurrent"]
