@@ -1,11 +1,14 @@
 """The chunk tile: what training, prefill and decode compute of one head of one tile, in registers.
 
-Every output row of the scan and of the replay step comes from these functions with the same block shapes, so that a row's bits depend
-neither on its neighbours nor on which of the two asked (sections 3, 4 and 6 of the layer's specification).
+Every output row of the scan and of the replay step comes from these functions, so that a row's bits depend neither on its neighbours
+nor on which of the two asked (sections 3, 4 and 6 of the layer's specification). What is summed over a tile's tokens outside of a dot,
+the decay and the angle, is summed token after token, as a step does. The products have keys, values and states on their first side
+and the queries on their second: the scan asks with all rows of a tile, a step with the QUERIES rows of its token, and the columns of
+a product do not know of each other.
 
 Block shapes: L rows of (token, rank), row = token * R + rank, a power of two of at least 16; L // R tokens, of which a tile uses the
 first C. N state, P head width, S angles: N/2 (the whole row is rotated) or N/4 (half of it). HALF: pairs (j, j + N/2), else (2j, 2j + 1).
-DT is the compute dtype: operands of a dot are rounded to it, sums are fp32. Prefix p_ pointer, o_ offset, m_ mask.
+DT is the compute dtype: operands of a dot are rounded to it, sums are fp32. Prefix p_ pointer, o_ offset, m_ mask, i_ index.
 """
 
 from __future__ import annotations
@@ -24,10 +27,9 @@ QUARTER_1, QUARTER_2, QUARTER_3 = (
 )
 TURN_1, TURN_2, TURN_3 = tl.constexpr(6.28125), tl.constexpr(1.935005187988e-3), tl.constexpr(3.019915981956e-7)
 NORM_EPS = tl.constexpr(1e-5)
-
-# Where a row of q or k is read from: tensors after the norm, the current token's raw projection, or the first with the second
-# merged in.
-NORMED, RAW, MERGED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+QUERIES = tl.constexpr(
+    8
+)  # rows of a step's block of queries: the most ranks there are, and the least columns of a tensor-core product
 
 
 @triton.jit
@@ -97,10 +99,9 @@ def turns(angle, dt):
 
 
 @triton.jit
-def last_row(x, tokens: tl.constexpr):
-    """The last of x [tokens, S]: of a prefix sum that is the tile's total, with the bits of the prefix sum."""
-    last = tl.arange(0, tokens) == tokens - 1
-    return tl.sum(tl.where(last[:, None], x, 0.0), 0)
+def turn_on(turn, angle, dt):
+    """The angle since the chunk's start after one more token, from its logits and dt: one multiply-add, token after token."""
+    return tl.fma(tanh(angle), dt * PI, turn)
 
 
 @triton.jit
@@ -113,38 +114,6 @@ def weights(dt, trap, dt_next, trap_next):
     """gamma and w = gamma + sigma, all [tokens]; sigma of a token comes from the dt and trap of the next one."""
     gamma = dt * sigmoid(trap)
     return gamma, gamma + dt_next * sigmoid(-trap_next)
-
-
-@triton.jit
-def tile_column(p, first, left, i_h, H: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr):
-    """A tile's tokens [tokens] out of fp32 [tokens of all, H]; first: the tile's first token; left: tokens from there to the
-    end of its sequence. 0 past either end."""
-    t = tl.arange(0, tokens)
-    return tl.load(p + first * H + i_h + t * H, mask=(t < C) & (t < left), other=0.0)
-
-
-@triton.jit
-def tile_decay(p_adt, p_dt, p_trap, first, left, i_h, H: tl.constexpr, C: tl.constexpr, tokens: tl.constexpr):
-    """c (the sum of a from the tile's start), gamma, w and dt of a tile's tokens, all [tokens]; blank tokens are inert."""
-    t = tl.arange(0, tokens)
-    m_next = (t < C) & (t + 1 < left)
-    dt = tile_column(p_dt, first, left, i_h, H, C, tokens)
-    trap = tile_column(p_trap, first, left, i_h, H, C, tokens)
-    p_dt, p_trap = p_dt + (first + 1) * H + i_h, p_trap + (first + 1) * H + i_h
-    dt_next = tl.load(p_dt + t * H, mask=m_next, other=0.0)
-    trap_next = tl.load(p_trap + t * H, mask=m_next, other=0.0)
-    c = tl.cumsum(tile_column(p_adt, first, left, i_h, H, C, tokens), 0)
-    gamma, w = weights(dt, trap, dt_next, trap_next)
-    return c, gamma, w, dt
-
-
-@triton.jit
-def tile_angles(p_angle, o_angle, s_angle, first, left, C: tl.constexpr, S: tl.constexpr, tokens: tl.constexpr):
-    """Angle logits [tokens, S] fp32 of a tile's tokens; 0 past either end."""
-    t = tl.arange(0, tokens)
-    m = (t < C) & (t < left)
-    o = t[:, None] * s_angle + tl.arange(0, S)[None, :]
-    return tl.load(p_angle + first * s_angle + o_angle + o, mask=m[:, None], other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -166,64 +135,56 @@ def beside(a, b):
 
 
 @triton.jit
-def repeat(x, tokens: tl.constexpr):
-    """[R, n] of the ranks to one row per token and rank, [tokens * R, n]: every token's the same."""
-    wide = tl.broadcast_to(x[None, :, :], (tokens, x.shape[0], x.shape[1]))
-    return tl.reshape(wide, (tokens * x.shape[0], x.shape[1]))
-
-
-@triton.jit
-def columns(
-    p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, cols, DT: tl.constexpr, SOURCE: tl.constexpr
-):
-    """Some columns of the rows of q or k, with the bias, fp32 [L, columns].
-
-    NORMED rows stand at p + o_row [L]. RAW ones are of one token, at p_raw + o_raw [R], and are normed here, by scale [R] and the
-    norm's weight, and rounded to DT as they are when a tensor holds them. Rows outside of the masks [L] are the bias alone.
-    """
+def columns(p, o_row, m_row, p_bias, o_bias, cols):
+    """Some columns of the normed rows of q or k at p + o_row [L], with the bias, fp32 [L, columns]. Masked rows are the bias alone."""
     bias = tl.load(p_bias + o_bias[:, None] + cols[None, :]).to(tl.float32)
-    if SOURCE == NORMED:
-        return tl.load(p + o_row[:, None] + cols[None, :], mask=m_row[:, None], other=0.0).to(tl.float32) + bias
-    else:
-        raw = tl.load(p_raw + o_raw[:, None] + cols[None, :]).to(tl.float32)
-        new = (raw * scale[:, None] * tl.load(p_norm + cols).to(tl.float32)[None, :]).to(DT)
-        new = repeat(new, o_bias.shape[0] // o_raw.shape[0]).to(tl.float32)
-        if SOURCE == RAW:
-            return tl.where(m_raw[:, None], new, 0.0) + bias
-        else:
-            old = tl.load(p + o_row[:, None] + cols[None, :], mask=m_row[:, None], other=0.0).to(tl.float32)
-            return tl.where(m_raw[:, None], new, old) + bias
+    return tl.load(p + o_row[:, None] + cols[None, :], mask=m_row[:, None], other=0.0).to(tl.float32) + bias
 
 
 @triton.jit
 def turned_rows(
-    p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, cos, sin,
-    N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr, DT: tl.constexpr, SOURCE: tl.constexpr, OUT: tl.constexpr,
-):  # fmt: skip
-    """Rows of q or k with bias and rotation, [L, N] in the dtype OUT; cos and sin [L, S]. The rest as in `columns`."""
+    p, o_row, m_row, p_bias, o_bias, cos, sin, N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr, DT: tl.constexpr
+):
+    """Rows of q or k with bias and rotation, [L, N] in DT; cos and sin [L, S]. The rest as in `columns`."""
     j = tl.arange(0, S)
     if HALF:
-        a = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j, DT, SOURCE)
-        b = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + N // 2, DT, SOURCE)
-        first, second = (a * cos - b * sin).to(OUT), (a * sin + b * cos).to(OUT)
+        a = columns(p, o_row, m_row, p_bias, o_bias, j)
+        b = columns(p, o_row, m_row, p_bias, o_bias, j + N // 2)
+        first, second = (a * cos - b * sin).to(DT), (a * sin + b * cos).to(DT)
         if 2 * S == N:
             return beside(first, second)
         else:
-            a = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + S, DT, SOURCE)
-            b = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, j + 3 * S, DT, SOURCE)
-            return beside(beside(first, a.to(OUT)), beside(second, b.to(OUT)))
+            a = columns(p, o_row, m_row, p_bias, o_bias, j + S)
+            b = columns(p, o_row, m_row, p_bias, o_bias, j + 3 * S)
+            return beside(beside(first, a.to(DT)), beside(second, b.to(DT)))
     else:
         wide = tl.arange(0, 2 * S)
-        u = columns(p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, wide, DT, SOURCE)
+        u = columns(p, o_row, m_row, p_bias, o_bias, wide)
         a, b = tl.split(tl.reshape(u, (u.shape[0], S, 2)))
-        u = tl.reshape(tl.join((a * cos - b * sin).to(OUT), (a * sin + b * cos).to(OUT)), (u.shape[0], 2 * S))
+        u = tl.reshape(tl.join((a * cos - b * sin).to(DT), (a * sin + b * cos).to(DT)), (u.shape[0], 2 * S))
         if 2 * S == N:
             return u
         else:
-            rest = columns(
-                p, o_row, m_row, p_raw, o_raw, m_raw, scale, p_norm, p_bias, o_bias, wide + 2 * S, DT, SOURCE
-            )
-            return beside(u, rest.to(OUT))
+            return beside(u, columns(p, o_row, m_row, p_bias, o_bias, wide + 2 * S).to(DT))
+
+
+@triton.jit
+def partner(n, N: tl.constexpr, S: tl.constexpr, HALF: tl.constexpr):
+    """Of state entries n: the entry each is turned with, the number of its angle, and the sign of the other's share; 0: not turned."""
+    if HALF:
+        first, second = n < S, (n >= N // 2) & (n < N // 2 + S)
+        other, angle = tl.where(first, n + N // 2, n - N // 2), tl.where(first, n, n - N // 2)
+    else:
+        first, second = (n < 2 * S) & (n % 2 == 0), (n < 2 * S) & (n % 2 == 1)
+        other, angle = n - n % 2 + (n + 1) % 2, n // 2
+    turned = first | second
+    return tl.where(turned, other, n), tl.where(turned, angle, 0), tl.where(first, -1.0, tl.where(second, 1.0, 0.0))
+
+
+@triton.jit
+def turned(u, other, cos, sin, sign):
+    """Entries u after the rotation with their partners `other`: the sums of turned_rows, entry by entry."""
+    return tl.where(sign == 0.0, u, u * cos + sign * (other * sin))
 
 
 @triton.jit
@@ -236,14 +197,13 @@ def values(x, p_mimo, o_mimo, MIMO: tl.constexpr):
 
 
 @triton.jit
-def increment(k, v, c, w, R: tl.constexpr, DT: tl.constexpr):
-    """What a tile adds to the look-ahead state [P, N], and the decay of the state before it; fp32.
+def increment(k, v, total, c, w, DT: tl.constexpr):
+    """What a tile adds to the look-ahead state, fp32 [P, N]. k [L, N] rotated and v [L, P], both in DT; c, w [L] and the last c, fp32.
 
-    k [L, N] and v [L, P] fp32, rotated; c and w [tokens]. Inert tokens have w = 0 and add nothing to c.
+    Inert rows have w = 0.
     """
-    total = last_entry(c, c.shape[0])
-    keys = k * spread(tl.exp(tl.minimum(total - c, 0.0)) * w, R)[:, None]
-    return tl.dot(tl.trans(v.to(DT)), keys.to(DT), input_precision="ieee"), tl.exp(total)
+    keys = k.to(tl.float32) * (tl.exp(tl.minimum(total - c, 0.0)) * w)[:, None]
+    return tl.dot(tl.trans(v), keys.to(DT), input_precision="ieee")
 
 
 @triton.jit
@@ -253,27 +213,48 @@ def carry(g, decay, added):
 
 
 @triton.jit
-def read_out(q, k, v, g, c, gamma, w, R: tl.constexpr, DT: tl.constexpr):
-    """y [L, P] fp32 of section 6: the state before the tile g [P, N], and the tile's own tokens; q, k [L, N] and g in DT.
+def score_weight(c_query, t_query, c, t, gamma, w):
+    """What (q_i k_s) counts in y_i, [L, queries]: exp(c_i - c_s) w_s for a token s before i, gamma for i itself, else 0.
 
-    Row t of the scale holds exp(c_t - c_s) w_s for s < t, gamma_t for s = t and 0 for s > t, the same for all ranks.
+    c, t, gamma, w [L] of the keys; c_query, t_query [queries].
     """
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-    rows = tl.arange(0, q.shape[0]) // R
-    before, now = rows[None, :] < rows[:, None], rows[None, :] == rows[:, None]
-    c, gamma, w = spread(c, R), spread(gamma, R), spread(w, R)
-    weight = tl.where(before, w[None, :], tl.where(now, gamma[None, :], 0.0))
-    scores = scores * (tl.exp(tl.minimum(c[:, None] - c[None, :], 0.0)) * weight)
-    read = tl.dot(q, tl.trans(g), input_precision="ieee") * tl.exp(c)[:, None]
-    return tl.dot(scores.to(DT), v.to(DT), read, input_precision="ieee")
+    before, now = t[:, None] < t_query[None, :], t[:, None] == t_query[None, :]
+    weight = tl.where(before, w[:, None], tl.where(now, gamma[:, None], 0.0))
+    return tl.exp(tl.minimum(c_query[None, :] - c[:, None], 0.0)) * weight
+
+
+@triton.jit
+def read_out(q, k, v, g, c_query, weight, DT: tl.constexpr):
+    """y of section 6, fp32 [P, queries]: of the state before the tile g [P, N], and of the tile's own tokens.
+
+    q [queries, N], k [L, N], v [L, P] and g in DT; c_query [queries]; weight [L, queries].
+    """
+    scores = tl.dot(k, tl.trans(q), input_precision="ieee") * weight
+    read = tl.dot(g, tl.trans(q), input_precision="ieee") * tl.exp(c_query)[None, :]
+    return tl.dot(tl.trans(v), scores.to(DT), read, input_precision="ieee")
 
 
 @triton.jit
 def fold(y):
-    """[L, P] to [L / 2, P]: neighbouring rows added."""
-    pairs = tl.permute(tl.reshape(y, (y.shape[0] // 2, 2, y.shape[1])), (0, 2, 1))
-    a, b = tl.split(pairs)
+    """[P, n] to [P, n / 2]: neighbouring columns added."""
+    a, b = tl.split(tl.reshape(y, (y.shape[0], y.shape[1] // 2, 2)))
     return a + b
+
+
+@triton.jit
+def down_sum(y):
+    """[P, n] to [n]: the sum over P <= 128, neighbours first, in an order that no layout changes, as tl.sum's would."""
+    P: tl.constexpr = y.shape[0]
+    n: tl.constexpr = y.shape[1]
+    x = tl.trans(y)
+    if P >= 128:
+        x = fold(x)
+    if P >= 64:
+        x = fold(x)
+    if P >= 32:
+        x = fold(x)
+    x = fold(fold(fold(fold(x))))
+    return tl.reshape(x, (n,))
 
 
 @triton.jit
@@ -281,15 +262,15 @@ def output_rows(
     y, v, z, d, p_norm, o_norm, p_mimo_z, p_mimo_o, o_mimo,
     R: tl.constexpr, MIMO: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """D skip, norm, gate and the sum over ranks of section 4: y, v, z [L, P] fp32 to [tokens, P].
+    """D skip, norm, gate and the sum over ranks of section 4: y, v, z fp32 [P, n] to [P, n / R].
 
-    o_norm: the head's first weight of the norm; o_mimo [L, P].
+    o_norm: the head's first weight of the norm; o_mimo [P, n].
     """
     y = y + d * v
     if NORM:
-        P: tl.constexpr = y.shape[1]
-        scale = tl.rsqrt(tl.sum(y * y, 1) / P + NORM_EPS)
-        y = y * scale[:, None] * tl.load(p_norm + o_norm + tl.arange(0, P)).to(tl.float32)[None, :]
+        P: tl.constexpr = y.shape[0]
+        scale = tl.rsqrt(down_sum(y * y) / P + NORM_EPS)
+        y = y * scale[None, :] * tl.load(p_norm + o_norm + tl.arange(0, P)).to(tl.float32)[:, None]
     if MIMO:
         z = z * tl.load(p_mimo_z + o_mimo).to(tl.float32)
         y = y * tl.load(p_mimo_o + o_mimo).to(tl.float32)

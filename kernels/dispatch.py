@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import checks, reference
+from .checks import Sizes
 from .linear_logprob import linear_logprob_reference
 from .rotation import Pairing
 from .tensors import State, Tokens, Weights
@@ -39,13 +42,26 @@ def _triton_step(*args: Any, **settings: Any) -> tuple[Tensor, State]:
 BACKENDS = {"reference": Backend(reference.scan, reference.step), "triton": Backend(_triton_scan, _triton_step)}
 
 
-def resolve(name: str) -> Backend:
-    """The backend of that name; "auto" is the fastest one there is."""
-    if name == "auto":
-        name = "reference"
-    if name not in BACKENDS:
-        raise ValueError(f"backend: {name!r} came, which is not available; one of auto, {', '.join(BACKENDS)} wanted")
-    return BACKENDS[name]
+def choose(name: str, sizes: Sizes, chunk_size: int, dtype: torch.dtype, device: torch.device) -> str:
+    """The backend of that name. "auto": triton for tensors on a CUDA device in sizes that its tiles take, else reference.
+
+    Raises ValueError for a name that is none.
+    """
+    if name != "auto":
+        if name not in BACKENDS:
+            raise ValueError(
+                f"backend: {name!r} came, which is not available; one of auto, {', '.join(BACKENDS)} wanted"
+            )
+        return name
+    if device.type != "cuda":
+        return "reference"
+    from .tile_table import check_tile  # only here: Triton exists on Linux alone
+
+    try:
+        check_tile(sizes, chunk_size, dtype, device)
+    except ValueError:
+        return "reference"
+    return "triton"
 
 
 def mamba3_scan(
@@ -91,11 +107,12 @@ def mamba3_scan(
     every sequence's last token in the compute dtype. That is fp64 for fp64 inputs and fp32 for all other floating
     types, also under autocast. Raises ValueError for a wrong argument, by name.
     """
-    chosen = resolve(backend)
     tokens = Tokens(q, k, v, z, adt, dt, trap, angles)
     weights = Weights(q_bias, k_bias, D, mimo_x, mimo_z, mimo_o, norm_weight)
     sizes = checks.check_tokens(tokens, weights, pairing, steps=False)
     checks.check_chunk_size(chunk_size)
+    chunk_size = max(64 // sizes.R, 1) if chunk_size is None else chunk_size
+    chosen = BACKENDS[choose(backend, sizes, chunk_size, v.dtype, v.device)]
     rows = sizes.B if cu_seqlens is None else checks.check_cu_seqlens(cu_seqlens, sizes, v)
     if initial_state is not None:
         initial_state = checks.check_state("initial_state", initial_state, sizes, rows, v)
@@ -105,7 +122,7 @@ def mamba3_scan(
         tokens,
         weights,
         pairing=pairing,
-        chunk_size=max(64 // sizes.R, 1) if chunk_size is None else chunk_size,
+        chunk_size=chunk_size,
         cu_seqlens=cu_seqlens,
         initial_state=initial_state,
         return_state=return_state,
@@ -143,10 +160,10 @@ def mamba3_step(
     `state` are overwritten and returned: only under torch.no_grad(), theta and h in the compute dtype, k and v in any
     floating type. Raises ValueError for a wrong argument, by name.
     """
-    chosen = resolve(backend)
     tokens = Tokens(q, k, v, z, adt, dt, trap, angles)
     weights = Weights(q_bias, k_bias, D, mimo_x, mimo_z, mimo_o, norm_weight)
     sizes = checks.check_tokens(tokens, weights, pairing, steps=True)
+    chosen = BACKENDS[choose(backend, sizes, 1, v.dtype, v.device)]
     state = checks.check_state("state", state, sizes, sizes.B, v)
     if inplace:
         checks.check_inplace(state, v)
@@ -162,6 +179,49 @@ def _single_rank(tokens: Tokens, weights: Weights, dim: int) -> tuple[Tokens, We
         tokens._replace(q=tokens.q.unsqueeze(dim), k=tokens.k.unsqueeze(dim)),
         weights._replace(q_bias=weights.q_bias.reshape(H, 1, N), k_bias=weights.k_bias.reshape(H, 1, N)),
     )
+
+
+def linear(x: Tensor, weight: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
+    """x weight^T in `dtype`, both rounded to it first: x [..., K], weight [N, K] -> [..., N]; differentiable.
+
+    With backend "triton" a row's bits depend on that row alone (fixed_matmul).
+    """
+    if backend == "triton":
+        from .fixed_matmul import fixed_matmul
+
+        return fixed_matmul(x.to(dtype), weight.to(dtype))
+    return F.linear(x.to(dtype), weight.to(dtype))
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype, backend: str) -> Tensor:
+    """x * rsqrt(mean x^2 + eps) * weight over the last axis, in at least fp32, to out_dtype; differentiable."""
+    if backend == "triton":
+        from .row_norm import row_norm
+
+        return row_norm(x, weight, eps, out_dtype=out_dtype)
+    return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(out_dtype)
+
+
+def add_rms_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype, backend: str
+) -> tuple[Tensor, Tensor]:
+    """(rms_norm(residual + x), residual + x); the sum has residual's dtype."""
+    if backend == "triton":
+        from .row_norm import add_row_norm
+
+        return add_row_norm(x, residual, weight, eps, out_dtype=out_dtype)
+    total = residual + x
+    return rms_norm(total, weight, eps, out_dtype, backend), total
+
+
+def swiglu(x: Tensor, backend: str) -> Tensor:
+    """[..., 2F], value before gate -> value * silu(gate) [..., F]; differentiable."""
+    if backend == "triton":
+        from .swiglu import swiglu as fused
+
+        return fused(x)
+    value, gate = x.chunk(2, dim=-1)
+    return value * F.silu(gate)
 
 
 def linear_logprob(
@@ -180,3 +240,16 @@ def linear_logprob(
     if backend not in ("auto", "reference"):
         raise ValueError(f"backend: {backend!r} came, one of auto, reference, triton wanted")
     return linear_logprob_reference(hidden, weight, targets, temperature)
+
+
+def sample_logprob(
+    hidden: Tensor, weight: Tensor, seed: Tensor, keys: Tensor, positions: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Draw a token a row with the noise of sampling.gumbel_noise, without gradient.
+
+    hidden [T, D], weight [V, D]; seed int64 [1]; keys and positions int64 [T] -> tokens int64 [T], logprobs fp32 [T], which have the
+    bits of linear_logprob's with backend "triton".
+    """
+    from .linear_logprob_triton import sample_logprob_triton  # only here: Triton exists on Linux alone
+
+    return sample_logprob_triton(hidden, weight, seed=seed, keys=keys, positions=positions, temperature=temperature)

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from .checks import Sizes
-from .chunk_tile import row_scale, token_scalars
+from .chunk_tile import QUERIES, row_scale, token_scalars
 from .rotation import Pairing
 from .scan_forward import scan
 from .tensors import State, Tokens, Weights
-from .tile_table import block_rows, check_tile, launch_options
+from .tile_table import check_tile, decode_options
 
 ACTIVATIONS = ("softplus", "heavy_tail")
 SCALAR_BLOCK = 256
@@ -77,17 +77,17 @@ def norm_kernel(
 ):  # fmt: skip
     """B and C [tokens, R, G, N] normed over N, into the dtype of p_k and p_q. Grid (tokens, G).
 
-    The block is one token's ranks, as in the decode, so that the sums over N have one order.
+    The block is one token's ranks, in the rows of a step's queries, so that the sums over N have one order.
     """
     i_token, i_g = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    n = tl.arange(0, N)
-    o = ((tl.arange(0, R) * G + i_g) * N)[:, None] + n[None, :]
-    b = tl.load(p_b + i_token * s_row + o).to(tl.float32)
+    n, rank = tl.arange(0, N), tl.arange(0, QUERIES)
+    o, m = ((rank * G + i_g) * N)[:, None] + n[None, :], (rank < R)[:, None]
+    b = tl.load(p_b + i_token * s_row + o, mask=m, other=0.0).to(tl.float32)
     b = b * row_scale(b, EPS)[:, None] * tl.load(p_b_norm + n).to(tl.float32)[None, :]
-    tl.store(p_k + i_token * R * G * N + o, b.to(p_k.dtype.element_ty))
-    c = tl.load(p_c + i_token * s_row + o).to(tl.float32)
+    tl.store(p_k + i_token * R * G * N + o, b.to(p_k.dtype.element_ty), mask=m)
+    c = tl.load(p_c + i_token * s_row + o, mask=m, other=0.0).to(tl.float32)
     c = c * row_scale(c, EPS)[:, None] * tl.load(p_c_norm + n).to(tl.float32)[None, :]
-    tl.store(p_q + i_token * R * G * N + o, c.to(p_q.dtype.element_ty))
+    tl.store(p_q + i_token * R * G * N + o, c.to(p_q.dtype.element_ty), mask=m)
 
 
 @triton.jit
@@ -126,12 +126,12 @@ class _Prepare(torch.autograd.Function):
 
 def _prepare(layer: Layer, rows: Tensor, b_norm: Tensor, c_norm: Tensor, dt_bias: Tensor) -> tuple[Tensor, ...]:
     """rows [tokens, width] to q, k [tokens, R, G, N] in the rows' dtype and adt, dt, trap fp32 [tokens, H]."""
-    s, L = layer.sizes, block_rows(layer.chunk_size, layer.sizes.R)
+    s = layer.sizes
     _, _, b, c, dt, a, trap, _ = rows.split(layer.widths, dim=-1)
     tokens, stride = len(rows), rows.stride(0)
     q, k = (rows.new_empty(tokens, s.R, s.G, s.N) for _ in range(2))
     norm_kernel[(tokens, s.G)](
-        b, c, b_norm, c_norm, k, q, stride, R=s.R, G=s.G, N=s.N, EPS=layer.norm_eps, **launch_options(s.N, s.P, L)
+        b, c, b_norm, c_norm, k, q, stride, R=s.R, G=s.G, N=s.N, EPS=layer.norm_eps, **decode_options(s.N, s.P)
     )
     scalars = [torch.empty(tokens, s.H, dtype=torch.float32, device=rows.device) for _ in range(3)]
     activation_kernel[(triton.cdiv(tokens * s.H, SCALAR_BLOCK),)](

@@ -13,32 +13,13 @@ import triton.language as tl
 from torch import Tensor
 
 from .checks import Sizes
-from .chunk_tile import (
-    NORM_EPS,
-    NORMED,
-    RAW,
-    cos_sin,
-    reduce_angle,
-    row_scale,
-    sigmoid,
-    tanh,
-    token_scalars,
-    turned_rows,
-)
-from .decode import check_slots
+from .chunk_tile import PI, QUERIES, cos_sin, partner, reduce_angle, sigmoid, tanh, token_scalars
+from .decode import NORMED, RAW, check_slots, store_token, token_rows
 from .projection import Layer, check_rows
 from .rotation import Pairing
 from .scan_forward import TYPES
 from .tensors import State, Tokens, Weights
-from .tile_table import check_tile
-
-PI = tl.constexpr(3.141592653589793)
-
-
-@triton.jit
-def row_of(x, r: tl.constexpr):
-    """Row r of x [R, n]."""
-    return tl.sum(tl.where((tl.arange(0, x.shape[0]) == r)[:, None], x, 0.0), 0)
+from .tile_table import check_tile, recurrent_options
 
 
 @triton.jit
@@ -55,104 +36,58 @@ def recurrent_kernel(
     SOURCE RAW: the rows of in_proj; NORMED: B and C after the norm, dt and A dt after their activations. Grid (n, H).
     """
     i_n, i_h = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    n, x, j, rank = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S), tl.arange(0, R)
+    n, x, j = tl.arange(0, N), tl.arange(0, P), tl.arange(0, S)
     slot = i_n
     if SLOTS:
         slot = tl.load(p_slots + i_n).to(tl.int64)
-    o_out = (i_n * H + i_h) * P + x
+    p_out += (i_n * H + i_h) * P
     if slot < 0:
-        tl.store(p_out + o_out, tl.zeros((P,), p_out.dtype.element_ty))
+        tl.store(p_out + x, tl.zeros((P,), p_out.dtype.element_ty))
         return
+    p_h += (slot * H + i_h) * P * N + x[:, None] * N + n[None, :]
+    h = tl.load(p_h)  # nearly all of the bytes: asked for first
     a, dt = tl.load(p_a + i_n * s_a + i_h), tl.load(p_dt + i_n * s_dt + i_h)
     trap = tl.load(p_trap + i_n * s_trap + i_h).to(tl.float32)
-    o_bc = (rank * G + i_h // (H // G)) * N
-    p_b, p_c = p_b + i_n * s_b, p_c + i_n * s_c
     if SOURCE == RAW:
         a, dt, trap = token_scalars(dt, a, trap, tl.load(p_dt_bias + i_h).to(tl.float32), HEAVY, FLOOR)
-        b_scale = row_scale(tl.load(p_b + o_bc[:, None] + n[None, :]).to(tl.float32), EPS)
-        c_scale = row_scale(tl.load(p_c + o_bc[:, None] + n[None, :]).to(tl.float32), EPS)
     else:
         a, dt = a.to(tl.float32), dt.to(tl.float32)
-        b_scale, c_scale = o_bc, o_bc
-    angle = tl.load(p_angle + i_n * s_angle + i_h * s_angle_head + j).to(tl.float32)
-    o_theta = (slot * H + i_h) * S + j
-    theta = reduce_angle(tl.load(p_theta + o_theta) + tanh(angle) * (dt * PI))
-    tl.store(p_theta + o_theta, theta)
-    cos, sin = cos_sin(tl.broadcast_to(theta[None, :], (R, S)))
-    o_bias, all_rows = (i_h * R + rank) * N, rank >= 0
-    k = turned_rows(
-        p_b,
-        o_bc,
-        all_rows,
-        p_b,
-        o_bc,
-        all_rows,
-        b_scale,
-        p_b_norm,
-        p_k_bias,
-        o_bias,
-        cos,
-        sin,
-        N,
-        S,
-        HALF,
-        DT,
-        SOURCE,
-        tl.float32,
-    )
-    q = turned_rows(
-        p_c,
-        o_bc,
-        all_rows,
-        p_c,
-        o_bc,
-        all_rows,
-        c_scale,
-        p_c_norm,
-        p_q_bias,
-        o_bias,
-        cos,
-        sin,
-        N,
-        S,
-        HALF,
-        DT,
-        SOURCE,
-        tl.float32,
-    )
+    p_angle += i_n * s_angle + i_h * s_angle_head
+    p_theta += (slot * H + i_h) * S
+    _, o_angle, _ = partner(n, N, S, HALF)
+    theta = tl.load(p_theta + o_angle) + tanh(tl.load(p_angle + o_angle).to(tl.float32)) * (dt * PI)
+    cos, sin = cos_sin(reduce_angle(theta))
+    theta = reduce_angle(tl.load(p_theta + j) + tanh(tl.load(p_angle + j).to(tl.float32)) * (dt * PI))
 
-    o_h = (slot * H + i_h) * P * N + x[:, None] * N + n[None, :]
-    p_k, p_v = p_k + (slot * R * H + i_h) * N + n, p_v + (slot * H + i_h) * P + x
-    v, v_before = tl.load(p_x + i_n * s_x + i_h * P + x).to(tl.float32), tl.load(p_v).to(tl.float32)
+    i, group = tl.arange(0, QUERIES), i_h // (H // G)
+    m, o_bc, o_bias = i < R, (i * G + group) * N, (i_h * R + i) * N
+    p_b, p_c, p_x, p_z = p_b + i_n * s_b, p_c + i_n * s_c, p_x + i_n * s_x + i_h * P, p_z + i_n * s_z + i_h * P
+    _, k_now = token_rows(p_b, p_b_norm, p_k_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, SOURCE)
+    _, q = token_rows(p_c, p_c_norm, p_q_bias, o_bc, o_bias, m, cos, sin, N, S, HALF, EPS, DT, SOURCE)
+    p_k, p_v = p_k + (slot * R * H + i_h) * N, p_v + (slot * H + i_h) * P + x
+    x_now = tl.load(p_x + x)
+    v, v_before = x_now.to(tl.float32), tl.load(p_v).to(tl.float32)
     alpha, gamma = tl.exp(a), dt * sigmoid(trap)
-    beta = dt * sigmoid(-trap) * alpha
-    h = tl.load(p_h + o_h) * alpha
+    v, v_before = v * gamma, v_before * (dt * sigmoid(-trap) * alpha)
+    h = h * alpha
     for r in tl.static_range(R):
-        written, before = v * gamma, v_before * beta
+        before = v_before
         if MIMO:
-            mimo = tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
-            written, before = written * mimo, before * mimo
-        k_before, k_now = tl.load(p_k + r * H * N).to(tl.float32), row_of(k, r)
-        h += before[:, None] * k_before[None, :] + written[:, None] * k_now[None, :]
-        tl.store(p_k + r * H * N, k_now.to(p_k.dtype.element_ty))
-    tl.store(p_h + o_h, h)
-    tl.store(p_v, v.to(p_v.dtype.element_ty))
-
-    z, d = tl.load(p_z + i_n * s_z + i_h * P + x).to(tl.float32), tl.load(p_d + i_h).to(tl.float32)
-    out = tl.zeros((P,), tl.float32)
+            before = before * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
+        h += before[:, None] * tl.load(p_k + r * H * N + n).to(tl.float32)[None, :]
+    tl.debug_barrier()  # every thread has read what is replaced from here on: a row may be held by several
+    tl.store(p_theta + j, theta)
+    tl.store(p_v, x_now.to(p_v.dtype.element_ty))
+    tl.store(p_k + (i * H * N)[:, None] + n[None, :], k_now.to(p_k.dtype.element_ty), mask=m[:, None])
+    tl.debug_barrier()
     for r in tl.static_range(R):
-        o_mimo = (i_h * R + r) * P + x
-        y = tl.sum(h * row_of(q, r)[None, :], 1)
-        gate, skip, share = z, v, 1.0
+        written = v
         if MIMO:
-            gate, skip = z * tl.load(p_mimo_z + o_mimo).to(tl.float32), v * tl.load(p_mimo_x + o_mimo).to(tl.float32)
-            share = tl.load(p_mimo_o + o_mimo).to(tl.float32)
-        y += d * skip
-        if NORM:
-            scale = tl.rsqrt(tl.sum(y * y, 0) / P + NORM_EPS)
-            y = y * scale * tl.load(p_norm + i_h * P + x).to(tl.float32)
-        out += y * share * (gate * sigmoid(gate))
-    tl.store(p_out + o_out, out.to(p_out.dtype.element_ty))
+            written = written * tl.load(p_mimo_x + (i_h * R + r) * P + x).to(tl.float32)
+        h += written[:, None] * tl.load(p_k + r * H * N + n).to(tl.float32)[None, :]
+    tl.store(p_h, h)
+    y = tl.dot(h.to(DT), tl.trans(q.to(DT)), input_precision="ieee")
+    store_token(y, p_x, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, i_h, P, R, MIMO, NORM)
 
 
 def _launch(s: Sizes, weights: Weights, pairing: Pairing, state: State, operands: tuple[Any, ...], slots: Tensor | None,
@@ -161,7 +96,8 @@ def _launch(s: Sizes, weights: Weights, pairing: Pairing, state: State, operands
     recurrent_kernel[(len(out), s.H)](
         *operands, *weights, slots, *state, out, *strides,
         H=s.H, G=s.G, R=s.R, N=s.N, P=s.P, S=s.S, HALF=pairing == "half", MIMO=weights.mimo_x is not None,
-        NORM=weights.norm_weight is not None, DT=TYPES[out.dtype], SLOTS=slots is not None, num_warps=8, num_stages=1,
+        NORM=weights.norm_weight is not None, DT=TYPES[out.dtype], SLOTS=slots is not None,
+        **recurrent_options(),
         **settings,
     )  # fmt: skip
 

@@ -199,7 +199,8 @@ def _strides(x: Tokens, *tensors: Tensor) -> tuple[int, ...]:
 
 
 def _options(size: dict[str, Any]) -> dict[str, int]:
-    return {"num_warps": 8 if max(size["N"], size["P"], size["L"]) > 32 else 4, "num_stages": 1}
+    """Four warps: with eight Triton 3.6 reads past its shared memory in the products of a tile's pieces in bf16."""
+    return {"num_warps": 4, "num_stages": 1}
 
 
 def _carry(

@@ -1,8 +1,9 @@
 """The state of the replay decode: what every slot keeps between its tokens.
 
-A slot keeps the look-ahead state as it stood at the start of its sequence's current chunk, and the tokens since then as the scan's
-tile reads them. The ring has one row more than a chunk: a full chunk is written into the state at the first step of the next one (its
-last token's weight is known no earlier), when the new token's row is written beside rows that other heads still read.
+A slot keeps the look-ahead state as it stood at the start of its sequence's current chunk, and the tokens since then: as the scan's tile
+reads them (rotated keys, values, c, gamma, w), so that a step computes only what is its own token's; and as the projection gave them
+(B after its norm, angle logits, adt, dt, trap), from which a prefill goes on inside a chunk. A full chunk is written into the state at
+the first step of the next one: its last token's weight is known no earlier.
 """
 
 from __future__ import annotations
@@ -19,21 +20,27 @@ from .scan_forward import Run, Start, run_tiles
 from .tensors import State, Tokens
 from .tile_table import FLOATS, TileTable, tile_table
 
-FIELDS = ("g", "theta", "ring_k", "ring_angle", "ring_x", "ring_scalars", "position")
+FIELDS = ("g", "theta", "turn", "ring_k", "ring_x", "ring_scalars", "ring_b", "ring_angle", "position")
+SCALARS = 6  # numbers of a token and head in the ring: adt, dt, trap, c, gamma, w
 
 
 @dataclass(frozen=True)
 class SlotState:
-    """One layer's slots. Opaque: only this file and decode.py look inside; whole slots are zeroed, copied, exported, imported."""
+    """One layer's slots. Opaque: only this file and decode.py look inside; whole slots are zeroed, copied, exported, imported.
+
+    Row j of a ring is token j of the slot's current chunk. At an ended chunk's next token the rows are written anew from 0.
+    """
 
     size: int  # C, tokens of a chunk
     g: Tensor  # fp32 [slots, H, P, N], the look-ahead state at the chunk's start
     g_read: Tensor  # the same as the tile reads it, in the compute dtype; in fp32 the same tensor
     theta: Tensor  # fp32 [slots, H, S], the angle there, modulo 2 pi
-    ring_k: Tensor  # [slots, C + 1, R, G, N], B after its norm; token at position p lies in row p mod (C + 1)
-    ring_angle: Tensor  # [slots, C + 1, S], angle logits
-    ring_x: Tensor  # [slots, C + 1, H, P]
-    ring_scalars: Tensor  # fp32 [slots, H, 3, C + 1]: adt, dt, trap
+    turn: Tensor  # fp32 [slots, H, S], the angle since then
+    ring_k: Tensor  # [slots, H, C * R, N], keys after bias and rotation, row token * R + rank
+    ring_x: Tensor  # [slots, H, C, P]
+    ring_scalars: Tensor  # fp32 [slots, H, 6, C]
+    ring_b: Tensor  # [slots, C, R, G, N], B after its norm
+    ring_angle: Tensor  # [slots, C, S], angle logits
     position: Tensor  # int32 [slots], tokens so far; counted by `advance`, never by the decode launch
 
     @classmethod
@@ -54,12 +61,22 @@ class SlotState:
             g=g,
             g_read=g if dtype == torch.float32 else zeros(s.H, s.P, s.N, dtype=dtype),
             theta=zeros(s.H, s.S),
-            ring_k=zeros(C + 1, s.R, s.G, s.N, dtype=dtype),
-            ring_angle=zeros(C + 1, s.S, dtype=dtype),
-            ring_x=zeros(C + 1, s.H, s.P, dtype=dtype),
-            ring_scalars=zeros(s.H, 3, C + 1),
+            turn=zeros(s.H, s.S),
+            ring_k=zeros(s.H, C * s.R, s.N, dtype=dtype),
+            ring_x=zeros(s.H, C, s.P, dtype=dtype),
+            ring_scalars=zeros(s.H, SCALARS, C),
+            ring_b=zeros(C, s.R, s.G, s.N, dtype=dtype),
+            ring_angle=zeros(C, s.S, dtype=dtype),
             position=torch.zeros(slots, dtype=torch.int32, device=device),
         )
+
+    @property
+    def decoded(self) -> tuple[Tensor, ...]:
+        """What the decode launch takes, in its order."""
+        return (
+            self.g, self.g_read, self.theta, self.turn, self.ring_k, self.ring_x, self.ring_scalars, self.ring_b,
+            self.ring_angle, self.position,
+        )  # fmt: skip
 
     @property
     def slots(self) -> int:
@@ -124,57 +141,55 @@ class SlotState:
         empty = Tokens(q, replayed.k, replayed.v, replayed.v, *replayed[4:])
         table = tile_table((0, empty.v.shape[1]), self.size, self.g.device)
         run = run_tiles(empty, layer.weights, layer.pairing, table, self._start([slot]), keep=False)
-        return State(run.theta_end, run.h_end, run.k_end, empty.v[:, -1].float().view(1, s.H, s.P))
+        return State(run.theta_end, run.h_end, run.last_keys(table, s.R), empty.v[:, -1].float().view(1, s.H, s.P))
 
     def _start(self, slots: list[int]) -> Start:
         return Start(self.theta[slots].contiguous(), self.g[slots].contiguous())
 
-    def _rows(self, slot: int, position: int) -> list[int]:
-        """Ring rows of the tokens that a scan of the following ones takes again: 1 to C of them, a full chunk not yet written."""
-        held = 0 if position == 0 else (position - 1) % self.size + 1
-        return [p % (self.size + 1) for p in range(position - held, position)]
+    def _held(self, position: int) -> int:
+        """Tokens of a slot that a scan of the following ones takes again: 1 to C of them, a full chunk not yet written."""
+        return 0 if position == 0 else (position - 1) % self.size + 1
 
     def _replay(self, slots: list[int], positions: list[int]) -> Tokens | None:
         """The held tokens of slots, one slot after the other, [1, tokens, ...]; q and z are not kept and stand as zeros."""
-        pairs = [(s, r) for s, p in zip(slots, positions, strict=True) for r in self._rows(s, p)]
+        pairs = [(s, r) for s, p in zip(slots, positions, strict=True) for r in range(self._held(p))]
         if not pairs:
             return None
         slot, row = torch.tensor(pairs, device=self.g.device).unbind(1)
-        k, v, angle = (x[slot, row].unsqueeze(0) for x in (self.ring_k, self.ring_x, self.ring_angle))
-        adt, dt, trap = self.ring_scalars[slot, :, :, row].permute(2, 1, 0).unsqueeze(1).unbind(0)
-        return Tokens(torch.zeros_like(k), k, v, torch.zeros_like(v), adt, dt, trap, angle.unsqueeze(2))
+        k, angle, v = self.ring_b[slot, row], self.ring_angle[slot, row].unsqueeze(1), self.ring_x[slot, :, row]
+        k, angle, v = (x.unsqueeze(0) for x in (k, angle, v))
+        adt, dt, trap = self.ring_scalars[slot, :, :3, row].permute(2, 1, 0).unsqueeze(1).unbind(0)
+        return Tokens(torch.zeros_like(k), k, v, torch.zeros_like(v), adt, dt, trap, angle)
 
-    def fill(self, slots: list[int], begins: list[int], tokens: Tokens, table: TileTable, run: Run) -> None:
-        """Leave slots after a scan whose sequences began at the positions `begins`, each a chunk's start."""
-        tiles = table.last_tile
-        self.g[slots] = run.g[tiles]
-        self.g_read[slots] = run.g[tiles].to(self.g_read.dtype)
-        self.theta[slots] = run.theta[tiles]
-        first = table.tiles[tiles, 0].tolist()
-        last, counts = table.last.tolist(), table.sequences[:, 1].tolist()
-        places = []
-        for i, begin, count, start, end in zip(slots, begins, counts, first, last, strict=True):
-            chunk = begin + (count - 1) * self.size
-            places += [(i, (chunk + j) % (self.size + 1), start + j) for j in range(end - start + 1)]
-        slot, row, token = torch.tensor(places, device=self.g.device).unbind(1)
-        self.ring_k[slot, row] = tokens.k[0, token].to(self.ring_k.dtype)
-        self.ring_x[slot, row] = tokens.v[0, token]
-        self.ring_angle[slot, row] = tokens.angles[0, token, 0]
-        scalars = torch.stack([tokens.adt[0], tokens.dt[0], tokens.trap[0]], dim=1)  # [H, 3, T]
-        self.ring_scalars[slot, :, :, row] = scalars[:, :, token].permute(2, 0, 1)
-        lengths = table.last - table.tiles[table.sequences[:, 0].long(), 0].long() + 1
-        self.position[slots] = (lengths + torch.tensor(begins, device=lengths.device)).to(torch.int32)
+    def fill(self, slots: list[int], tokens: Tokens, table: TileTable, run: Run) -> None:
+        """Leave slots, but for their positions, after a scan whose sequences each began at a chunk's start."""
+        index, tiles, C = torch.tensor(slots, device=self.g.device), table.last_tile, self.size
+        self.g[index] = run.g_last
+        self.g_read[index] = run.g_last.to(self.g_read.dtype)
+        self.theta[index] = run.theta[tiles]
+        self.turn[index] = run.turn[tiles]
+        self.ring_k[index] = run.keys[:, :, : self.ring_k.shape[2]]
+        # Rows past a sequence's last token repeat it: they are not read before they are written.
+        token = torch.minimum(table.tiles[tiles, 0, None] + torch.arange(C, device=index.device), table.last[:, None])
+        self.ring_x[index] = tokens.v[0, token].transpose(1, 2)
+        self.ring_b[index] = tokens.k[0, token].to(self.ring_b.dtype)
+        self.ring_angle[index] = tokens.angles[0, token, 0].to(self.ring_angle.dtype)
+        raw = torch.stack([tokens.adt[0], tokens.dt[0], tokens.trap[0]], dim=1)[:, :, token]  # [H, 3, n, C]
+        self.ring_scalars[index, :, :3] = raw.permute(2, 0, 1, 3)
+        self.ring_scalars[index, :, 3:] = run.scalars[tiles, :, :, :C]
 
 
 @torch.no_grad()
 def prefill(
-    projection: Tensor, layer: Layer, state: SlotState, slots: Sequence[int], cu_seqlens: Tensor | None = None
-) -> Tensor:
+    projection: Tensor, layer: Layer, state: SlotState, slots: Sequence[int], cu_seqlens: Tensor | None = None,
+    positions: list[int] | None = None,
+) -> Tensor:  # fmt: skip
     """Prompts, or their next pieces, into slots: in_proj's rows [1, T, width] of sequences end to end -> [1, T, H, P].
 
     cu_seqlens int32 [n + 1] cuts them, None: one sequence; slots: one for each, all different. A sequence goes on from what
     its slot holds (`SlotState.zero` before a new one). In how many pieces a prompt comes changes no bit of the outputs nor of
     the slot: the tokens that the slot holds since its last chunk are computed again. Waits for the device.
+    positions: how many tokens each slot holds, where several layers share one count; it is read from there then and not moved on.
     """
     sizes = check_rows(layer, projection, 3)
     index = state.check_slot("slots", slots)
@@ -192,11 +207,14 @@ def prefill(
         raise ValueError(
             f"state: slots of {state.g_read.dtype}, C = {state.size}, {list(state.g.shape[1:])} came, those of the layer wanted"
         )
-    new, positions = prepare(layer, projection), state.position[index].tolist()
-    tokens, fresh, bounds, begins = _joined(state, new, index, positions, offsets)
+    held = state.position[index].tolist() if positions is None else positions
+    tokens, fresh, bounds, begins = _joined(state, prepare(layer, projection), index, held, offsets)
     table = tile_table(bounds, state.size, projection.device)
-    run = run_tiles(tokens, layer.weights, layer.pairing, table, state._start(index), keep=True)
-    state.fill(index, begins, tokens, table, run)
+    run = run_tiles(tokens, layer.weights, layer.pairing, table, state._start(index), keep=False)
+    state.fill(index, tokens, table, run)
+    if positions is None:
+        lengths = [begin + end - start for begin, start, end in zip(begins, bounds, bounds[1:], strict=False)]
+        state.position[index] = torch.tensor(lengths, dtype=torch.int32, device=state.position.device)
     return run.out[fresh].unsqueeze(0)
 
 
@@ -205,7 +223,7 @@ def _joined(
 ) -> tuple[Tokens, Tensor, tuple[int, ...], list[int]]:
     """Every sequence's held tokens before its new ones: the tokens, where the new ones lie, the bounds, the starts' positions."""
     replayed = state._replay(slots, positions)
-    held = [len(state._rows(s, p)) for s, p in zip(slots, positions, strict=True)]
+    held = [state._held(p) for p in positions]
     order: list[int] = []
     fresh: list[int] = []
     bounds, old = [0], 0

@@ -25,6 +25,7 @@ class TileTable(NamedTuple):
     sequences: Tensor  # int32 [n, 2]: the first tile, and the number of tiles
     last: Tensor  # int64 [n], the last token of every sequence
     last_tile: Tensor  # int64 [n]
+    ends: Tensor  # int32 [tiles], the sequence whose last tile it is, else -1
 
 
 @lru_cache(maxsize=16)
@@ -38,12 +39,15 @@ def tile_table(offsets: tuple[int, ...], size: int, device: torch.device) -> Til
     position = (torch.arange(int(ends[-1])) - (ends - counts)[sequence]) * size
     tiles = torch.stack([starts[sequence] + position, lengths[sequence] - position], dim=1)
     sequences = torch.stack([ends - counts, counts], dim=1)
+    ended = torch.full((int(ends[-1]),), -1, dtype=torch.int32)
+    ended[ends - 1] = torch.arange(len(counts), dtype=torch.int32)
     return TileTable(
         size=size,
         tiles=tiles.to(device, torch.int32),
         sequences=sequences.to(device, torch.int32),
         last=(bounds[1:] - 1).to(device),
         last_tile=(ends - 1).to(device),
+        ends=ended.to(device),
     )
 
 
@@ -53,12 +57,22 @@ def block_rows(size: int, R: int) -> int:
 
 
 def launch_options(N: int, P: int, rows: int) -> dict[str, Any]:
-    """Warps and stages of every kernel that computes a tile: one pin for all of them, as a layout may decide the order of a sum.
+    """Warps and stages of the kernels that compute whole tiles.
 
     A multiply-add is fused only where the tile says so: the compiler's choice differs from kernel to kernel.
     """
     warps = 4 if max(P, rows) <= 64 else 8
     return dict(num_warps=warps, num_stages=1, enable_fp_fusion=False)
+
+
+def decode_options(N: int, P: int) -> dict[str, Any]:
+    """Warps and stages of the replay step; one multiply-add as in launch_options."""
+    return dict(num_warps=4, num_stages=1, enable_fp_fusion=False)
+
+
+def recurrent_options() -> dict[str, Any]:
+    """Warps and stages of the recurrent step; its bits are its own."""
+    return dict(num_warps=4, num_stages=1)
 
 
 def check_tile(sizes: Sizes, size: int, dtype: torch.dtype, device: torch.device) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels import dispatch
 from .config import Mamba3Config
 from .mixer import LayerState, Linear, Mamba3Mixer, RMSNorm
 
@@ -22,9 +22,8 @@ class GatedMLP(nn.Module):
         self.fc1 = Linear(config.d_model, 2 * config.mlp_width, compute_dtype)
         self.fc2 = Linear(config.mlp_width, config.d_model, compute_dtype, residual=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(value * F.silu(gate))
+    def forward(self, x: Tensor, backend: str) -> Tensor:
+        return self.fc2(dispatch.swiglu(self.fc1(x, backend), backend), backend)
 
 
 class Block(nn.Module):
@@ -39,17 +38,25 @@ class Block(nn.Module):
             self.norm2 = RMSNorm(config.d_model, config.norm_eps)
             self.mlp = GatedMLP(config, compute_dtype)
 
-    def forward(self, residual: Tensor, **scan: Any) -> tuple[Tensor, LayerState | None]:
-        out, state = self.mixer(self.norm(residual), **scan)
-        return self._finish(residual, out), state
+    def forward(self, residual: Tensor, *, backend: str, **scan: Any) -> tuple[Tensor, LayerState | None]:
+        out, state = self.mixer(self.normed(residual, backend), backend=backend, **scan)
+        return self.finish(residual, out, backend), state
 
-    def step(self, residual: Tensor, state: LayerState, **how: Any) -> tuple[Tensor, LayerState]:
-        out, state = self.mixer.step(self.norm(residual), state, **how)
-        return self._finish(residual, out), state
+    def step(self, residual: Tensor, state: LayerState, *, backend: str, **how: Any) -> tuple[Tensor, LayerState]:
+        out, state = self.mixer.step(self.normed(residual, backend), state, backend=backend, **how)
+        return self.finish(residual, out, backend), state
 
-    def _finish(self, residual: Tensor, out: Tensor) -> Tensor:
-        residual = residual + out
-        return residual + self.mlp(self.norm2(residual)) if self.has_mlp else residual
+    def normed(self, residual: Tensor, backend: str) -> Tensor:
+        """What the mixer's projection takes."""
+        return self.norm(residual, self.mixer.in_proj.dtype, backend)
+
+    def finish(self, residual: Tensor, out: Tensor, backend: str) -> Tensor:
+        """The residual stream after the mixer's output and the MLP."""
+        if not self.has_mlp:
+            return residual + out
+        norm = self.norm2
+        x, residual = dispatch.add_rms_norm(out, residual, norm.weight, norm.eps, self.mlp.fc1.dtype, backend)
+        return residual + self.mlp(x, backend)
 
 
 class Backbone(nn.Module):
@@ -69,16 +76,27 @@ class Backbone(nn.Module):
         out = self.embedding(input_ids)
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
-    def forward(self, input_ids: Tensor, initial_state: PolicyState | None, **scan: Any) -> tuple[Tensor, PolicyState]:
+    def forward(
+        self, input_ids: Tensor, initial_state: PolicyState | None, *, backend: str, **scan: Any
+    ) -> tuple[Tensor, PolicyState]:
+        """input_ids int [B, T] -> (hidden [B, T, D] after the final norm, one state a layer)."""
+        backend = self.chosen(backend)
         residual, states = self.embed(input_ids), []
         for i, layer in enumerate(self.blocks):
-            residual, state = layer(residual, initial_state=initial_state[i] if initial_state else None, **scan)
+            start = initial_state[i] if initial_state else None
+            residual, state = layer(residual, backend=backend, initial_state=start, **scan)
             states.append(state)
-        return self.norm_f(residual), states
+        return self.norm_f(residual, backend=backend), states
 
-    def step(self, input_ids: Tensor, state: PolicyState, **how: Any) -> tuple[Tensor, PolicyState]:
+    def step(self, input_ids: Tensor, state: PolicyState, *, backend: str, **how: Any) -> tuple[Tensor, PolicyState]:
+        """One token of n sequences: input_ids int [n] -> (hidden [n, D], one state a layer)."""
+        backend = self.chosen(backend)
         residual, states = self.embed(input_ids), []
         for layer, layer_state in zip(self.blocks, state, strict=True):
-            residual, new = layer.step(residual, layer_state, **how)
+            residual, new = layer.step(residual, layer_state, backend=backend, **how)
             states.append(new)
-        return self.norm_f(residual), states
+        return self.norm_f(residual, backend=backend), states
+
+    def chosen(self, backend: str) -> str:
+        """The backend behind a name, the same for all layers: "auto" looks at their sizes and device."""
+        return self.blocks[0].mixer.chosen(backend)

@@ -44,6 +44,7 @@ class Mamba3Config(PreTrainedConfig):
     residual_in_fp32: bool = True
     initializer_range: float = 0.02  # of the embedding
     compute_dtype: str = ""  # "bf16": linear layers cast input and weight to it; "": they run in their weight's dtype
+    head_dtype: str = "fp32"  # operands of the head's product: fp32 or bf16; sums and logits are fp32 either way
     tie_word_embeddings: bool = True
     pad_token_id: int | None = None
     bos_token_id: int | None = None
@@ -59,6 +60,7 @@ class Mamba3Config(PreTrainedConfig):
         rules = (
             (self.a_activation in A_ACTIVATIONS, "a_activation", f"one of {', '.join(A_ACTIVATIONS)}"),
             (self.compute_dtype in COMPUTE_DTYPES, "compute_dtype", "fp32, bf16 or empty"),
+            (self.head_dtype in ("fp32", "bf16"), "head_dtype", "fp32 or bf16"),
             (self.rope_fraction in (0.5, 1.0), "rope_fraction", "0.5 or 1.0"),
             (self.d_inner % self.headdim == 0, "headdim", f"a divisor of expand * d_model = {self.d_inner}"),
             (self.n_heads % self.ngroups == 0, "ngroups", f"a divisor of the {self.n_heads} heads"),

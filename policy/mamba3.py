@@ -21,10 +21,10 @@ from transformers import initialization as init
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
-from ..kernels.dispatch import linear_logprob
 from .backbone import Backbone, PolicyState
 from .checkpoint import EXTRAS, check_shapes, find_file, is_state_spaces, read_state_spaces, state_spaces_config
 from .config import Mamba3Config
+from .head import Head, LMHead
 from .mixer import Linear, Mamba3Mixer, RMSNorm
 from .slots import MODES, PolicySlots, ReferenceSlots
 
@@ -39,23 +39,6 @@ class Mamba3Output(ModelOutput):
     entropy: Tensor | None = None  # fp32 [B, T], nats
     state: Any = None  # PolicyState after the last token of each sequence
     cache_params: Any = None  # the same under the name that transformers' generate looks for
-
-
-class LMHead(nn.Linear):
-    """Logits of the ids that can be sampled, always in fp32 (fp64 in an fp64 model) whatever the model's dtype."""
-
-    def __init__(self, config: Mamba3Config):
-        super().__init__(config.d_model, config.padded_vocab_size, bias=False)
-        self.vocab = config.vocab_size
-
-    def forward(self, hidden: Tensor, targets: Tensor | None = None, temperature: float = 1.0) -> Any:
-        """hidden [..., D] -> logits [..., V]; with targets [...]: (logprobs, entropy), both [...]."""
-        weight = self.weight[: self.vocab]
-        if targets is None:
-            wide = torch.promote_types(hidden.dtype, torch.float32)
-            return F.linear(hidden.to(wide), weight.to(wide))
-        logprobs, entropy = linear_logprob(hidden.flatten(0, -2), weight, targets.flatten(), temperature)
-        return logprobs.view(targets.shape), entropy.view(targets.shape)
 
 
 class Mamba3PreTrainedModel(PreTrainedModel):
@@ -181,7 +164,7 @@ class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
         )  # fmt: skip
         kept = state if return_state or use_cache else None
         if targets is not None:
-            logprobs, entropy = self.lm_head(hidden, targets, temperature)
+            logprobs, entropy = self.lm_head(hidden, targets, temperature, self.backbone.chosen(self.kernels))
             return Mamba3Output(logprobs=logprobs, entropy=entropy, state=kept)
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         loss = _shifted_cross_entropy(logits, labels) if labels is not None else None
@@ -215,11 +198,23 @@ class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
         mode  recurrent: the state is read and written at every token; replay: written once per chunk; auto: the faster one there is
         Raises ValueError for a mode that the backend does not have, or a capacity below 1.
         """
-        if mode not in MODES or mode == "replay":
-            raise ValueError(f"decode mode: got {mode!r} with kernels={self.kernels!r}, wanted auto or recurrent")
+        backend = self.backbone.chosen(self.kernels)
+        modes = MODES if backend == "triton" else ("auto", "recurrent")
+        if mode not in modes:
+            raise ValueError(f"decode mode: got {mode!r} with {backend} kernels, wanted one of {', '.join(modes)}")
         if capacity < 1:
             raise ValueError(f"slots: got {capacity}, wanted at least 1")
-        return ReferenceSlots(self.backbone, self.empty_state(capacity + 1), self.kernels)
+        if backend == "triton":
+            from .tile_slots import RecurrentSlots, ReplaySlots  # only here: Triton exists on Linux alone
+
+            return (
+                RecurrentSlots(self.backbone, capacity) if mode == "recurrent" else ReplaySlots(self.backbone, capacity)
+            )
+        return ReferenceSlots(self.backbone, self.empty_state(capacity + 1), backend)
+
+    def head(self) -> Head:
+        """The head on this instance's backend: logits of hidden states, and tokens drawn from them."""
+        return Head(self.lm_head, self.backbone.chosen(self.kernels))
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Tensor, cache_params: Any = None, attention_mask: Any = None, **_: Any

@@ -5,14 +5,19 @@ SPEC is docs/mamba3.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.dispatch import mamba3_scan, mamba3_step
+from ..kernels import dispatch
+from ..kernels.checks import Sizes
+from ..kernels.tensors import Weights
 from .config import Mamba3Config
+
+if TYPE_CHECKING:
+    from ..kernels.projection import Layer
 
 
 class LayerState(NamedTuple):
@@ -35,21 +40,24 @@ class Linear(nn.Linear):
         self.compute_dtype = compute_dtype
         self.residual = residual  # writes into the residual stream: initialised smaller
 
-    def forward(self, x: Tensor) -> Tensor:
-        dtype = self.compute_dtype or self.weight.dtype
-        return F.linear(x.to(dtype), self.weight.to(dtype))
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.compute_dtype or self.weight.dtype
+
+    def forward(self, x: Tensor, backend: str = "reference") -> Tensor:
+        return dispatch.linear(x, self.weight, self.dtype, backend)
 
 
 class RMSNorm(nn.Module):
-    """x * rsqrt(mean x^2 + eps) * weight over the last axis, in at least fp32; the result has the weight's dtype."""
+    """x * rsqrt(mean x^2 + eps) * weight over the last axis, in at least fp32; the result has out_dtype (None: the weight's)."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.to(self.weight.dtype), self.weight.shape, self.weight, self.eps)
+    def forward(self, x: Tensor, out_dtype: torch.dtype | None = None, backend: str = "reference") -> Tensor:
+        return dispatch.rms_norm(x, self.weight, self.eps, out_dtype or self.weight.dtype, backend)
 
 
 def a_activation(logit: Tensor, kind: str) -> Tensor:
@@ -98,12 +106,27 @@ class Mamba3Mixer(nn.Module):
         cu_seqlens: Tensor | None = None,
         initial_state: LayerState | None = None,
         return_state: bool = False,
-        backend: str = "auto",
+        backend: str = "reference",
     ) -> tuple[Tensor, LayerState | None]:
-        """u [B, T, D] -> (output [B, T, D], final state or None). With cu_seqlens B is 1 and sequences lie end to end."""
+        """u [B, T, D] -> (output [B, T, D], final state or None). With cu_seqlens B is 1 and sequences lie end to end.
+
+        backend "triton": everything between the projections and the projections themselves in kernels whose rows do not depend on
+        their neighbours, with the bits that a decoded token has; "reference": the formulas in torch.
+        """
+        if backend == "triton":
+            from ..kernels.projection import scan_from_projection
+
+            out, state = scan_from_projection(
+                self.in_proj(u, backend),
+                self.layer(),
+                cu_seqlens=cu_seqlens,
+                initial_state=initial_state,
+                return_state=return_state,
+            )
+            return self.out_proj(out.flatten(-2), backend), LayerState(*state) if state is not None else None
         operands = self._operands(u)
         adt, dt, trap = (x.transpose(1, 2) for x in operands[4:7])
-        result = mamba3_scan(
+        result = dispatch.mamba3_scan(
             *operands[:4], adt, dt, trap, operands[7], **self._parameters_of_scan(), pairing=self.config.pairing,
             chunk_size=self.config.tile_tokens, cu_seqlens=cu_seqlens, initial_state=initial_state,
             return_state=return_state, backend=backend,
@@ -112,19 +135,31 @@ class Mamba3Mixer(nn.Module):
         return self.out_proj(out.flatten(-2)), LayerState(*state) if state is not None else None
 
     def step(
-        self, u: Tensor, state: LayerState, *, inplace: bool = False, backend: str = "auto"
+        self, u: Tensor, state: LayerState, *, inplace: bool = False, backend: str = "reference"
     ) -> tuple[Tensor, LayerState]:
         """u [n, D], one token of each of n sequences -> (output [n, D], new state; the same tensors when inplace)."""
-        out, state = mamba3_step(
-            *self._operands(u), **self._parameters_of_scan(), pairing=self.config.pairing, state=state, inplace=inplace,
+        out, state = dispatch.mamba3_step(
+            *self._operands(u, backend), **self._parameters_of_scan(), pairing=self.config.pairing, state=state, inplace=inplace,
             backend=backend,
         )  # fmt: skip
-        return self.out_proj(out.flatten(-2)), LayerState(*state)
+        return self.out_proj(out.flatten(-2), backend), LayerState(*state)
 
-    def _operands(self, u: Tensor) -> tuple[Tensor, ...]:
+    def layer(self) -> Layer:
+        """The layer between its two projections, as the kernels take it."""
+        from ..kernels.projection import Layer  # only here: Triton exists on Linux alone
+
+        c = self.config
+        mimo = (self.mimo_x, self.mimo_z, self.mimo_o) if c.is_mimo else (None, None, None)
+        norm = self.norm.weight if c.is_outproj_norm else None
+        return Layer(
+            Weights(self.C_bias, self.B_bias, self.D, *mimo, norm), self.B_norm.weight, self.C_norm.weight, self.dt_bias,
+            c.ngroups, c.headdim, c.n_angles, c.pairing, c.tile_tokens, c.a_activation, c.a_floor, c.norm_eps,
+        )  # fmt: skip
+
+    def _operands(self, u: Tensor, backend: str = "reference") -> tuple[Tensor, ...]:
         """Split in_proj's rows and apply SPEC sec. 3 up to the biases: q, k, v, z, adt, dt, trap, angles."""
         c = self.config
-        z, x, b, q, dt, a, trap, angle = self.in_proj(u).split(self.sizes, dim=-1)
+        z, x, b, q, dt, a, trap, angle = self.in_proj(u, backend).split(self.sizes, dim=-1)
         lead = u.shape[:-1]
         heads_shape = (*lead, c.n_heads, c.headdim)
         bc_shape = (*lead, c.rank, c.ngroups, c.d_state) if c.is_mimo else (*lead, c.ngroups, c.d_state)
@@ -146,6 +181,12 @@ class Mamba3Mixer(nn.Module):
             "mimo_o": self.mimo_o if mimo else None,
             "norm_weight": self.norm.weight if self.config.is_outproj_norm else None,
         }
+
+    def chosen(self, backend: str) -> str:
+        """The backend that a call with this name runs on: "auto" looks at the layer's sizes and device."""
+        c, weight = self.config, self.in_proj.weight
+        sizes = Sizes(B=1, T=None, H=c.n_heads, P=c.headdim, R=c.rank, G=c.ngroups, N=c.d_state, S=c.n_angles)
+        return dispatch.choose(backend, sizes, c.tile_tokens, self.in_proj.dtype, weight.device)
 
     def empty_state(self, rows: int, device: torch.device, dtype: torch.dtype = torch.float32) -> LayerState:
         """The state before the first token of `rows` sequences."""

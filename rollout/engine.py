@@ -68,7 +68,7 @@ class Engine:
         self.admission = Admission(self.slots, self.pool, self.prefill)
         graphs = device.type == "cuda" if graphs is None else graphs
         self.loop = DecodeLoop(self.slots, device, block or BLOCK[device.type], vocab, graphs)
-        self.swap = StateSwap(self.slots, self.prefill, model.lm_head, device)
+        self.swap = StateSwap(self.slots, self.prefill, model.head(), device)
         self.live: dict[int, LiveSequence] = {}  # by slot
         self.version = 0
         self.open: Counter[str] = Counter()  # unfinished samples by uid
@@ -190,7 +190,7 @@ class Engine:
 
     def _use(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self.sampler = Sampler(self.model.lm_head, self.model.config.vocab_size, sampling, self.model.device)
+        self.sampler = Sampler(self.model.head(), self.model.config.vocab_size, sampling, self.model.device)
         self.stop_texts = StopTexts(self.tokenizer, sampling.stop)
         self.loop.set_stops(sampling.stop_token_ids)
 

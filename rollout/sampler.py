@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..kernels.sampling import MULTIPLIERS, ROUNDS, WEYL, noise_tensor, sample_tokens
+from ..policy.head import Head
 from ..records import Sampling
 
 NOISE_ELEMENTS = 1 << 22  # host noise made ahead of its use
@@ -26,8 +26,8 @@ class Sampler:
     the host for several steps at once, where its cost lies in the call, and in the block on a device.
     """
 
-    def __init__(self, head: Callable[[Tensor], Tensor], vocab: int, sampling: Sampling, device: torch.device):
-        """head: hidden [n, D] -> logits fp32 [n, vocab]. Raises ValueError for a sampling that cannot be."""
+    def __init__(self, head: Head, vocab: int, sampling: Sampling, device: torch.device):
+        """Raises ValueError for a sampling that cannot be."""
         check_sampling(sampling)
         self.head, self.vocab, self.sampling = head, vocab, sampling
         self.on_host = device.type == "cpu"
@@ -51,7 +51,11 @@ class Sampler:
         positions are those of the block's first step. The logprob is that of the whole softmax at the temperature, at
         temperature 0 of that at 1, from the logits as they are.
         """
-        logits, s = self.head(hidden), self.sampling
+        s = self.sampling
+        if self.head.draws and s.whole_softmax:
+            seed = torch.full((1,), signed(s.seed), dtype=torch.int64, device=hidden.device)
+            return self.head.draw(hidden, seed, keys, positions + step, s.temperature)
+        logits = self.head(hidden)
         if s.temperature == 0:
             return sample_tokens(logits, None, 1.0)
         noise = self._host_noise(keys, positions, step) if self.on_host else None
@@ -72,6 +76,11 @@ class Sampler:
             noise = noise_tensor(self.sampling.seed, names, places, self.vocab, keys.device)
             self._first, self._noise = step, noise.view(ahead, rows, self.vocab)
         return self._noise[step - self._first]
+
+
+def signed(word: int) -> int:
+    """The low 64 bits of a seed as the int64 that has them."""
+    return (word + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def check_sampling(s: Sampling) -> None:

@@ -52,8 +52,7 @@ def test_a_backend_sees_one_form(calls: list[tuple[Any, ...]]) -> None:
     assert isinstance(settings["initial_state"], State) and isinstance(step_settings["state"], State)
 
 
-def test_auto_is_the_reference() -> None:
+def test_auto_is_the_reference_on_a_cpu() -> None:
     arguments = example(1, T=3)
-    assert dispatch.resolve("auto") is dispatch.resolve("reference") is dispatch.BACKENDS["reference"]
     by_name = dispatch.mamba3_scan(**arguments, pairing="half", backend="reference")
     assert torch.equal(dispatch.mamba3_scan(**arguments, pairing="half"), by_name)

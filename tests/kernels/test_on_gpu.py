@@ -113,18 +113,21 @@ def test_a_drawn_tokens_logprob_is_the_learners(dtype):
         assert torch.equal(part[0], tokens[:rows]) and torch.equal(part[1], drawn[:rows])
 
 
-def layer_on_gpu(R: int, C: int, H: int = 4) -> Layer:
+def layer_on_gpu(R: int, C: int, H: int = 4, norm: bool = False) -> Layer:
     """A layer of the 1.5B model's widths, MIMO when R > 1; fp32 parameters."""
-    layer = example_layer(H=H, N=128, P=64, R=R, S=32, C=C, pairing="half" if R > 1 else "interleaved")
+    layer = example_layer(H=H, N=128, P=64, R=R, S=32, C=C, norm=norm, pairing="half" if R > 1 else "interleaved")
     weights = Weights(*(x if x is None else x.cuda() for x in layer.weights))
     return layer._replace(weights=weights, **{n: getattr(layer, n).cuda() for n in ("b_norm", "c_norm", "dt_bias")})
 
 
+@pytest.mark.parametrize("norm", [False, True], ids=["", "norm"])
+@pytest.mark.parametrize("walked", [False, True], ids=["at_once", "walked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("R", "C"), [(1, 64), (4, 16)], ids=["siso", "mimo"])
-def test_a_decoded_row_has_the_bits_of_the_scans_row(R, C, dtype):
+@pytest.mark.parametrize(("R", "C"), [(1, 64), (1, 32), (2, 32), (4, 16), (8, 8)], ids=str)
+def test_a_decoded_row_has_the_bits_of_the_scans_row(R, C, dtype, walked, norm, monkeypatch):
     """Two sequences that start apart, over more than two chunks each, at every position."""
-    layer = layer_on_gpu(R, C)
+    monkeypatch.setattr("mimosa.kernels.scan_forward.WALKS", 1 if walked else 10**6)
+    layer = layer_on_gpu(R, C, norm=norm)
     one, other = (example_rows(layer, 2 * C + 4, seed=s).cuda().to(dtype) for s in (2, 3))
     expected = [scan_from_projection(rows.unsqueeze(0), layer)[0][0] for rows in (one, other)]
     state = SlotState.alloc(layer, 3, dtype, "cuda")

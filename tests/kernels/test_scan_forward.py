@@ -90,6 +90,26 @@ def test_packed_is_unpacked_bit_for_bit(R: int) -> None:
             assert torch.equal(x, part[i : i + 1])
 
 
+@pytest.mark.parametrize("R", [0, 4])
+@pytest.mark.parametrize("continued", [False, True])
+def test_walked_sequences_are_tiles_all_at_once_bit_for_bit(R: int, continued: bool, monkeypatch) -> None:
+    """One program for a head's tiles, or one for each tile and the states in between: how many there are decides, not the result."""
+    arguments = fp32(example(4, B=1, T=11, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
+    state = tuple(x.float() for x in example_state(4, arguments, 3)) if continued else None
+    how = dict(
+        pairing="half", chunk_size=3, cu_seqlens=torch.tensor([0, 1, 7, 11]), initial_state=state, backend="triton"
+    )
+    ran = []
+    for least in (1, 10**6):
+        monkeypatch.setattr("mimosa.kernels.scan_forward.WALKS", least)
+        leaves = {name: x.clone().requires_grad_() for name, x in arguments.items()}
+        out, end = mamba3_scan(**leaves, **how, return_state=True)
+        gradients = torch.autograd.grad((out * out.detach().cos()).sum(), list(leaves.values()))
+        ran.append([out, *end, *gradients])
+    for x, y in zip(*ran, strict=True):
+        assert torch.equal(x, y)
+
+
 def test_a_row_does_not_see_later_tokens() -> None:
     """Bit for bit, at every cut, inside a tile and across its edge; and not the batch beside it."""
     arguments = fp32(example(6, B=2, T=11, H=2, N=16, P=16, R=2, S=8))

@@ -15,11 +15,16 @@ C = 3
 
 def live(state: SlotState, slot: int) -> dict[str, torch.Tensor]:
     """A slot's parts with the ring rows that are still to be read, in the order of their positions."""
-    position = int(state.position[slot])
-    rows = state._rows(slot, position)
+    held = (int(state.position[slot]) - 1) % C + 1
     parts = {name: getattr(state, name)[slot] for name in FIELDS}
-    rings = {name: parts[name][rows] for name in ("ring_k", "ring_angle", "ring_x")}
-    return parts | rings | {"ring_scalars": parts["ring_scalars"][..., rows]}
+    R = parts["ring_b"].shape[1]
+    return parts | {
+        "ring_k": parts["ring_k"][:, : held * R],
+        "ring_x": parts["ring_x"][:, :held],
+        "ring_b": parts["ring_b"][:held],
+        "ring_angle": parts["ring_angle"][:held],
+        "ring_scalars": parts["ring_scalars"][..., :held],
+    }
 
 
 @pytest.mark.parametrize("R", [1, 4])
@@ -34,7 +39,7 @@ def test_pieces_are_one_piece_bit_for_bit(R: int, cuts: tuple[int, ...]) -> None
     ours, theirs = live(state, 1), live(state, 0)
     for name in FIELDS:
         assert torch.equal(ours[name], theirs[name]), name
-    assert ours["position"] == 2 * C + 3 and len(ours["ring_k"]) == C
+    assert ours["position"] == 2 * C + 3 and len(ours["ring_b"]) == C
 
 
 def test_packed_prompts_into_slots_at_different_positions() -> None:
@@ -92,8 +97,8 @@ def test_bytes_per_slot(dtype: torch.dtype, wide: int) -> None:
     """At the sizes of the 1.5B model, as the design has them."""
     layer = example_layer(H=64, G=1, N=128, P=64, S=32, C=64)
     state = SlotState.alloc(layer, 1, dtype, "meta")
-    states = 64 * 64 * 128 * (4 + (2 if wide == 2 else 0)) + 64 * 32 * 4
-    ring = 65 * (128 * wide + 32 * wide + 64 * 64 * wide + 64 * 3 * 4)
+    states = 64 * 64 * 128 * (4 + (2 if wide == 2 else 0)) + 2 * 64 * 32 * 4
+    ring = 64 * (64 * 128 * wide + 64 * 64 * wide + 64 * 6 * 4 + 128 * wide + 32 * wide)
     assert state.bytes_per_slot == states + ring + 4
 
 

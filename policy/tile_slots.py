@@ -1,0 +1,150 @@
+"""State slots on the Triton kernels: a layer's step is one launch between its two projections, and no row depends on its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..kernels.decode import mamba3_decode
+from ..kernels.projection import scan_from_projection
+from ..kernels.recurrent import mamba3_recurrent
+from ..kernels.slot_state import FIELDS, SlotState, prefill
+from ..kernels.tensors import State
+from .backbone import Backbone, Block
+from .slots import check_exported
+
+
+class TileSlots:
+    """What the two kinds of slots share: the way of hidden states through the layers."""
+
+    prefers_runs = False
+
+    def __init__(self, backbone: Backbone, capacity: int):
+        self.backbone, self.capacity = backbone, capacity
+        self.blocks = backbone.blocks
+        self.layers = [
+            block.mixer.layer() for block in self.blocks
+        ]  # views of the parameters, which are loaded in place
+        self.device = backbone.embedding.weight.device
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, slots: Tensor) -> Tensor:
+        """See PolicySlots.decode."""
+        residual = self.backbone.embed(tokens)
+        for i, block in enumerate(self.blocks):
+            rows = block.mixer.in_proj(block.normed(residual, "triton"), "triton")
+            residual = self._finished(block, residual, self._step(i, rows, slots))
+        self._advance(slots)
+        return self.backbone.norm_f(residual, backend="triton")
+
+    def _finished(self, block: Block, residual: Tensor, rows: Tensor) -> Tensor:
+        return block.finish(residual, block.mixer.out_proj(rows.flatten(-2), "triton"), "triton")
+
+    def _step(self, layer: int, rows: Tensor, slots: Tensor) -> Tensor:
+        """in_proj's rows [n, width] -> what out_proj takes [n, H, P]."""
+        raise NotImplementedError
+
+    def _advance(self, slots: Tensor) -> None:
+        """After all of a token's layers."""
+
+    def _check(self, slots: Sequence[int]) -> list[int]:
+        for slot in slots:
+            if not 0 <= slot < self.capacity:
+                raise ValueError(f"slots: got {slot}, wanted 0 to {self.capacity - 1}")
+        return list(slots)
+
+
+class ReplaySlots(TileSlots):
+    """The state is written once per chunk, and a token has the bits that the learner's forward pass gives it."""
+
+    def __init__(self, backbone: Backbone, capacity: int):
+        super().__init__(backbone, capacity)
+        dtype = self.blocks[0].mixer.in_proj.dtype
+        states = [SlotState.alloc(layer, capacity, dtype, self.device) for layer in self.layers]
+        self.position = states[0].position
+        self.states = [replace(state, position=self.position) for state in states]  # one count for all layers
+        self.bytes_per_slot = sum(state.bytes_per_slot - 4 for state in self.states) + 4
+
+    def zero(self, slots: Sequence[int]) -> None:
+        for state in self.states:
+            state.zero(slots)
+
+    def copy(self, src: int, dsts: Sequence[int]) -> None:
+        for state in self.states:
+            state.copy(src, dsts)
+
+    def export(self, slot: int) -> dict[str, Tensor]:
+        parts = [state.export(slot) for state in self.states]
+        return {f"{i}.{name}": tensor for i, part in enumerate(parts) for name, tensor in part.items()}
+
+    def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
+        self._check([slot])
+        own = {f"{i}.{name}": getattr(state, name)[slot] for i, state in enumerate(self.states) for name in FIELDS}
+        check_exported(exported, own)
+        for i, state in enumerate(self.states):
+            state.import_(slot, {name: exported[f"{i}.{name}"] for name in FIELDS})
+
+    @torch.no_grad()
+    def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
+        index = self._check(slots)
+        positions = self.position[index].tolist()
+        residual = self.backbone.embed(ids.unsqueeze(0))
+        for block, layer, state in zip(self.blocks, self.layers, self.states, strict=True):
+            rows = block.mixer.in_proj(block.normed(residual, "triton"), "triton")
+            out = prefill(rows, layer, state, index, cu_seqlens, positions)
+            residual = self._finished(block, residual, out)
+        self.position[index] += cu_seqlens.diff().to(self.position)
+
+    def _step(self, layer: int, rows: Tensor, slots: Tensor) -> Tensor:
+        return mamba3_decode(rows, self.layers[layer], self.states[layer], slots)
+
+    def _advance(self, slots: Tensor) -> None:
+        self.states[0].advance(slots)
+
+
+class RecurrentSlots(TileSlots):
+    """The fp32 state is read and written at every token: the smaller slot, and the plain recurrence."""
+
+    def __init__(self, backbone: Backbone, capacity: int):
+        super().__init__(backbone, capacity)
+        self.states = [State(*block.mixer.empty_state(capacity, self.device)) for block in self.blocks]
+        self.tensors = {f"{i}.{n}": t for i, state in enumerate(self.states) for n, t in state._asdict().items()}
+        self.bytes_per_slot = sum(t[0].numel() * t.element_size() for t in self.tensors.values())
+
+    def zero(self, slots: Sequence[int]) -> None:
+        index = self._check(slots)
+        for tensor in self.tensors.values():
+            tensor[index] = 0
+
+    def copy(self, src: int, dsts: Sequence[int]) -> None:
+        self._check([src, *dsts])
+        for tensor in self.tensors.values():
+            tensor[list(dsts)] = tensor[src].clone()
+
+    def export(self, slot: int) -> dict[str, Tensor]:
+        self._check([slot])
+        return {name: tensor[slot].to("cpu", copy=True) for name, tensor in self.tensors.items()}
+
+    def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
+        self._check([slot])
+        check_exported(exported, {name: tensor[slot] for name, tensor in self.tensors.items()})
+        for name, tensor in self.tensors.items():
+            tensor[slot] = exported[name].to(tensor.device)
+
+    @torch.no_grad()
+    def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
+        index = self._check(slots)
+        residual = self.backbone.embed(ids.unsqueeze(0))
+        for block, layer, state in zip(self.blocks, self.layers, self.states, strict=True):
+            rows = block.mixer.in_proj(block.normed(residual, "triton"), "triton")
+            held = State(*(tensor[index] for tensor in state))
+            out, after = scan_from_projection(rows, layer, cu_seqlens=cu_seqlens, initial_state=held, return_state=True)
+            for tensor, value in zip(state, after or held, strict=True):
+                tensor[index] = value
+            residual = self._finished(block, residual, out)
+
+    def _step(self, layer: int, rows: Tensor, slots: Tensor) -> Tensor:
+        return mamba3_recurrent(rows, self.layers[layer], self.states[layer], slots)
