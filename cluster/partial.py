@@ -23,7 +23,7 @@ from ..records import Completion, Group, ParkedSequence, Prompt, Request, Sampli
 from .stages import Gathered, Stages
 from .watchdog import SLICE, StallError
 
-WORK_SECONDS = 2.0  # of a slice at most: how long new weights may wait for an actor
+WORK_SECONDS = 0.5  # of a slice at most: how long new weights, and the end of a step, may wait for an actor
 
 
 @dataclass(frozen=True, slots=True)

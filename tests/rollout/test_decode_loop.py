@@ -26,7 +26,7 @@ def prepared(kind: type[ReferenceSlots], capacity: int = 5) -> tuple[ReferenceSl
     for slot in range(capacity):
         ids = torch.from_numpy(prompt(3 + slot)).long()
         slots.prefill(ids, torch.tensor([0, len(ids)], dtype=torch.int32), [slot])
-    return slots, Sampler(model.lm_head, VOCAB, SAMPLING, CPU)
+    return slots, Sampler(model.head(), VOCAB, SAMPLING, CPU)
 
 
 def rows(slots: list[int], left: list[int]) -> np.ndarray:

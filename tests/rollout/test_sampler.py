@@ -9,6 +9,16 @@ from mimosa.kernels.sampling import gumbel_noise
 from mimosa.records import Sampling
 from mimosa.rollout.sampler import Sampler, allowed, device_noise
 
+
+class Identity:
+    """A head whose logits are the hidden states."""
+
+    draws = False
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
 KEYS = np.array([0, 1, 2**63 - 1, 2**64 - 1, 0x9E3779B97F4A7C15], np.uint64)
 
 
@@ -24,7 +34,7 @@ def test_noise_made_ahead_is_that_of_every_step(monkeypatch):
     monkeypatch.setattr("mimosa.rollout.sampler.NOISE_ELEMENTS", 3 * 2 * 5)  # three steps at once, of seven
     logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     keys, positions = torch.tensor([3, 4]), torch.tensor([0, 9])
-    sampler = Sampler(lambda hidden: hidden, 5, Sampling(9, seed=2), torch.device("cpu"))
+    sampler = Sampler(Identity(), 5, Sampling(9, seed=2), torch.device("cpu"))
     sampler.begin(7)
     for step in range(7):
         noise = gumbel_noise(2, np.array([3, 4], np.uint64), np.array([step, 9 + step]), 5)
@@ -61,7 +71,7 @@ def test_tokens_are_drawn_from_what_is_allowed_with_the_logprobs_of_all(settings
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5])
     n, temperature = 20_000, 0.7
     sampling = Sampling(1, temperature=temperature, seed=5, **settings)
-    sampler = Sampler(lambda hidden: hidden, 5, sampling, torch.device("cpu"))
+    sampler = Sampler(Identity(), 5, sampling, torch.device("cpu"))
     sampler.begin(1)
     tokens, logprobs = sampler.draw(logits.expand(n, 5), torch.arange(n), torch.zeros(n, dtype=torch.long), 0)
     scaled = logits / temperature
