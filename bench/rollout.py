@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -49,11 +50,11 @@ def small_shapes() -> dict[str, Mamba3Config]:
     }
 
 
-def large_shape() -> Mamba3Config:
-    """1.5B parameters, MIMO of rank 4, bf16: as configs/h100_1p5b.yaml, with a vocabulary of its size."""
+def large_shape(head: str = "fp32") -> Mamba3Config:
+    """1.5B parameters, MIMO of rank 4, bf16: as configs/h100_1p5b.yaml, with a vocabulary of its size. head: its operands' dtype."""
     return Mamba3Config(
         vocab_size=VOCAB, d_model=2048, n_layer=24, d_intermediate=3824, d_state=128, headdim=64, is_mimo=True,
-        mimo_rank=4, compute_dtype="bf16",
+        mimo_rank=4, compute_dtype="bf16", head_dtype=head,
     )  # fmt: skip
 
 
@@ -157,14 +158,13 @@ def bench_sampling(bench: Bench) -> Iterator[Figure]:
 
 def bench_decode(bench: Bench) -> Iterator[Figure]:
     """1.5B, all slots in use: tokens per second at batch 128 and 512 in both modes, beside the floor of weight and state bytes."""
-    model = random_policy(large_shape(), bench.device)
-    for mode in modes(model):
-        for batch in (128, 512):
+    for head in ("fp32", "bf16"):
+        model = random_policy(large_shape(head), bench.device)
+        for mode, batch in product(modes(model), (128, 512)):
             engine = Engine(model, bytes_tokenizer(), slots=batch, mode=mode)
-            asked = requests(model.config, batch // 16, 64, 16)
-            rates = decode_rates(engine, asked, 2048)
+            rates = decode_rates(engine, requests(model.config, batch // 16, 64, 16), 2048)
             floor = byte_floor(bench, engine, mode, batch)
-            setting = f"1.5B MIMO R=4, {mode}, batch {batch}, bf16, sampled, logprobs"
+            setting = f"1.5B MIMO R=4, {mode}, batch {batch}, bf16, head {head}, sampled, logprobs"
             note = f"byte floor {floor:,.0f} tokens/s, {statistics.median(rates) / floor:.0%} of it"
             yield figure("decode, all slots in use", setting, "tokens/s", rates, note=note)
             del engine

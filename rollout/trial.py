@@ -65,7 +65,7 @@ def do_round(engine: Engine, load: TrialLoad, limit: float) -> bool:
     """The whole load once; False when it was broken off after `limit` seconds."""
     deadline = time.perf_counter() + limit
     begin(engine, load)
-    while engine.unfinished:
+    while engine.busy:
         engine.step()
         if time.perf_counter() > deadline:
             engine.reset()
@@ -85,7 +85,7 @@ def warm_up(engine: Engine, load: TrialLoad) -> None:
     count = len(load.lengths)
     lengths = tuple(max(1, min(length, most * (i + 1) // count)) for i, length in enumerate(load.lengths))
     begin(engine, replace(load, lengths=lengths))
-    while engine.unfinished:
+    while engine.busy:
         engine.step()
 
 
@@ -105,7 +105,7 @@ def host_gap(engine: Engine, load: TrialLoad) -> float:
     with profile(activities=[activity]) as seen:
         deadline = time.perf_counter() + PROFILED_SECONDS[engine.model.device.type]
         while time.perf_counter() < deadline:
-            if not engine.unfinished:
+            if not engine.busy:
                 begin(engine, load)
             engine.step()
     engine.reset()
