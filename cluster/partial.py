@@ -1,7 +1,8 @@
 """Partial rollouts: a step ends when enough of its groups are there, and the others go on first in the next one.
 
-Rollout actors hold what was submitted to them and work on it in slices; between two slices weights may change, and unfinished
-sequences stay in their slots. A finished sample of an unfinished group is judged at once and waits here for the rest of its group.
+Rollout actors hold what was submitted to them and work on it in slices; groups go to whoever has the least left to do. Between two
+slices weights may change, and unfinished sequences stay in their slots. A finished sample of an unfinished group is judged at once and
+waits here for the rest of its group.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import ray
 from ray.exceptions import RayActorError
 
 from ..records import Completion, Group, ParkedSequence, Prompt, Request, Sampling, Task, Verdict
-from .stages import Gathered, Stages
+from .stages import AUTOMATIC_SLOTS, Gathered, Stages
 from .watchdog import SLICE, StallError
 
+SLOT_FULLS = 1.5  # of unfinished samples that an actor is given: what is beyond its slots refills them within a slice
 WORK_SECONDS = 0.5  # of a slice at most: how long new weights, and the end of a step, may wait for an actor
 
 
@@ -41,7 +43,7 @@ class BegunGroup:
     """A group under way."""
 
     task: Task
-    member: int  # of the rollout actors, which has its unfinished samples
+    member: int | None = None  # of the rollout actors, which has its unfinished samples; None: not sent yet
     completions: dict[int, Completion] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
 
@@ -109,19 +111,26 @@ class PartialRollouts:
         return Gathered(groups, finished - started, seconds_verify, tuple(arrived), engines, tuple(self.begun))
 
     def _begin(self, tasks: Sequence[Task]) -> None:
-        """Give every task to the actor with the fewest unfinished samples."""
-        pool = self.stages.rollouts
-        load = [0] * len(pool.members)
-        for group in self.begun.values():
-            load[group.member] += len(group.unfinished)
-        batches: list[list[Request]] = [[] for _ in load]
         for task in tasks:
             if task.request.uid in self.begun:
                 raise ValueError(f"{task.request.uid}: got a group that is under way already")
+            self.begun[task.request.uid] = BegunGroup(task)
+
+    def _send(self) -> None:
+        """Groups in order, each to the actor with the fewest unfinished samples, as long as one has not enough for its slots."""
+        load = [0] * len(self.holders)
+        for group in self.begun.values():
+            if group.member is not None:
+                load[group.member] += len(group.unfinished)
+        enough = SLOT_FULLS * (self.stages.config.rollout.slots or AUTOMATIC_SLOTS)
+        batches: list[list[Request]] = [[] for _ in load]
+        for group in [g for g in self.begun.values() if g.member is None]:
             member = load.index(min(load))
-            self.begun[task.request.uid] = BegunGroup(task, member)
-            load[member] += task.request.samples
-            batches[member].append(task.request)
+            if load[member] >= enough:
+                break
+            group.member = member
+            load[member] += group.task.request.samples
+            batches[member].append(group.task.request)
         for member, requests in enumerate(batches):
             if requests:
                 self._call(member, "submit", requests, self.sampling)
@@ -153,6 +162,7 @@ class PartialRollouts:
                 whole = sum(not group.unfinished for group in self.begun.values())
                 if whole < wanted and not self._cancelled.is_set():
                     self._issue_again()
+                    self._send()
                     self._launch(wanted - whole)
                 if not self.flights:
                     return time.monotonic()
@@ -168,9 +178,9 @@ class PartialRollouts:
             inbox.put(None)
 
     def _launch(self, groups: int) -> None:
-        """A slice for every actor that has something to do and nothing else to answer."""
-        able = {group.member for group in self.begun.values() if group.unfinished}
-        for member in sorted(able - {flight.member for flight in self.flights.values()}):
+        """A slice for every actor that has something to do and is not at it; it comes after what was submitted before."""
+        able = {g.member for g in self.begun.values() if g.member is not None and g.unfinished}
+        for member in sorted(able - {flight.member for flight in self.flights.values() if flight.method == "work"}):
             self._call(member, "work", WORK_SECONDS, math.ceil(groups / len(able)))
 
     def _take(self, completions: list[Completion], inbox: Any) -> None:

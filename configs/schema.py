@@ -107,7 +107,7 @@ class RolloutConfig:
     memory_share: float = (
         0.8  # of the memory that is free on the actors' device, for their slots when their number is 0
     )
-    block: int = 0  # tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    block: int = 0  # tokens of a sequence between two looks of the host; 0: 32 on a GPU, 6 on a CPU
     prefill_piece: int = 2048  # prompt tokens prefilled at most between two blocks, rounded up to whole chunks
     decode: str = "auto"  # auto, recurrent (states read and written at every token) or replay (written once per chunk)
     graphs: bool = True  # on a GPU: blocks in CUDA graphs
@@ -121,7 +121,7 @@ class RolloutConfig:
     max_tokens: int = 64  # completion tokens at most
     deadline: float = 0.0  # seconds a completion may take from its admission to a slot; 0: no bound
     on_swap: str = "keep"  # states of sequences under way, under new weights: keep, or recompute from the tokens
-    swap_sample: int = 4  # sequences on which the two are compared at a swap; 0: none
+    swap_sample: int = 4  # sequences on which the two are compared at a swap, which reads their tokens again; 0: none
     partial: bool = False  # end a step when its groups are there; unfinished ones go on first in the next step
     oversample: float = 0.0  # with partial: share of groups begun beyond the step's, so that none waits for the longest
     timeout: float = 600.0  # seconds a generation call may take

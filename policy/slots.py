@@ -23,9 +23,7 @@ class PolicySlots(Protocol):
 
     capacity: int
     bytes_per_slot: int
-    prefers_runs: (
-        bool  # decode is cheaper on slots that are numbered one after the other; False: any slots cost the same
-    )
+    prefers_runs: bool  # decode is cheaper on slots numbered one after the other; False: any cost the same
 
     def zero(self, slots: Sequence[int]) -> None:
         """Back to the start of a sequence."""

@@ -28,10 +28,7 @@ from .slots import SlotPool, make_slots
 from .stop_texts import StopTexts
 from .swap import ON_SWAP, StateSwap, spread_sample
 
-BLOCK = {
-    "cpu": 4,
-    "cuda": 32,
-}  # tokens between two looks of the host; a row that ends within a block costs until its end
+BLOCK = {"cpu": 6, "cuda": 32}  # tokens; a row that ends within a block costs until its end
 COMPACT_BELOW = 0.75  # share of live rows under which a run of slots is packed
 
 
@@ -39,7 +36,7 @@ class Engine:
     """Decodes requests with one policy on one device. Not for several threads at once.
 
     slots          sequences decoded at once; 0: as many as `memory_share` of the free memory holds
-    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 4 on a CPU
+    block          tokens of a sequence between two looks of the host; 0: 32 on a GPU, 6 on a CPU
     prefill_piece  prompt tokens prefilled at most between two blocks, rounded up to whole chunks
     mode           of the slots: auto, recurrent or replay (Mamba3ForCausalLM.slots)
     graphs         capture blocks in CUDA graphs; None: on a GPU

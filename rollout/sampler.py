@@ -125,10 +125,7 @@ def device_noise(seed: int, keys: Tensor, positions: Tensor, vocab: int) -> Tens
     c2, c3 = (keys & LOW)[:, None] + zero, ((keys >> 32) & LOW)[:, None] + zero
     k0, k1 = seed & LOW, (seed >> 32) & LOW
     for _ in range(ROUNDS):
-        p0, p1 = (
-            c0 * MULTIPLIERS[0],
-            c2 * MULTIPLIERS[1],
-        )  # wrap around 2^64: the words below are those of the unsigned product
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]  # modulo 2^64, as the unsigned product
         c0, c2 = ((p1 >> 32) & LOW) ^ c1 ^ k0, ((p0 >> 32) & LOW) ^ c3 ^ k1
         c1, c3 = p1 & LOW, p0 & LOW
         k0, k1 = (k0 + WEYL[0]) & LOW, (k1 + WEYL[1]) & LOW

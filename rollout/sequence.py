@@ -31,7 +31,8 @@ class LiveSequence:
     since: float = 0.0  # monotonic time of this admission
 
     def __post_init__(self) -> None:
-        self.key = int(np.uint64(sequence_key(self.request.uid, self.sample)).astype(np.int64))
+        key = sequence_key(self.request.uid, self.sample)
+        self.key = key - (1 << 64) if key >> 63 else key
 
     @property
     def next_input(self) -> int:
@@ -58,10 +59,14 @@ class LiveSequence:
 
     def token_ids(self) -> np.ndarray:
         """int32 [L], all tokens so far."""
-        return _joined(self.tokens, np.int32)
+        if len(self.tokens) != 1 or self.tokens[0].base is not None:  # a piece is a view of its block
+            self.tokens = [_joined(self.tokens, np.int32)]
+        return self.tokens[0]
 
     def policy_version(self) -> np.ndarray:
         """int32 [L]."""
+        if len({version for version, _ in self.versions}) == 1:  # as nearly always, and cheaper by far
+            return np.full(self.length, self.versions[0][0], np.int32)
         return np.repeat(*np.array(self.versions or [(0, 0)], np.int32).T)
 
     def recent(self, count: int) -> np.ndarray:
