@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import warnings
@@ -23,6 +24,7 @@ EXAMPLES = """examples:
   mimosa sft quickstart run.dir=runs/warm          the supervised warm start alone
   mimosa eval --policy runs/NAME/policy            pass@1 on the run's held-out prompts
   mimosa generate prompts.jsonl --policy runs/NAME/policy --out out.jsonl --samples 4
+  mimosa tune quickstart                           the rollout engine's best settings for a configuration, measured here
   mimosa export runs/NAME/policy out/ --format state-spaces
   mimosa score answers.jsonl --reward math --out verdicts.jsonl
   mimosa score answers.jsonl --reward code --explain   every step of the first row's judgement
@@ -60,16 +62,32 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--samples", type=int, default=1, metavar="N", help="completions per prompt")
     command.add_argument("--max-tokens", type=int, default=64, metavar="N", help="tokens per completion at most")
     command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.add_argument("--overwrite", action="store_true", help="begin OUT anew instead of going on with it")
     command.add_argument("overrides", nargs="*", metavar="key=value")
+    command = commands.add_parser(
+        "tune",
+        help="measure the rollout engine",
+        description="Measure slots, block, decode mode, prefill piece and actors.",
+    )
+    command.add_argument("config", metavar="PRESET_OR_FILE", help="name of a preset, or a YAML file")
+    command.add_argument("--lengths", default="", metavar="ROLLOUTS",
+                         help="completion lengths as in a run's rollouts/ (default: rollout.max_tokens)")  # fmt: skip
+    command.add_argument("--minutes", type=float, default=4.0, metavar="M", help="time to search (default: 4)")
+    command.add_argument("--out", default="", metavar="DIR", help="where measurements go (default: runs/tune-NAME)")
+    command.add_argument("--overwrite", action="store_true", help="measure anew instead of going on")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings, over those of the file")
     command = commands.add_parser("export", help="a policy in another format", description="Convert a policy folder.")
     command.add_argument("policy", metavar="DIR")
     command.add_argument("out", metavar="OUT_DIR")
     command.add_argument("--format", choices=("state-spaces", "hf"), default="state-spaces")
     add_reward_commands(commands)
     command = commands.add_parser("bench", help="measure", description="Measure on this machine; figures go to bench/.")
-    command.add_argument("what", choices=("kernels", "rewards"))
+    command.add_argument("what", choices=("kernels", "rewards", "rollout"))
     command.add_argument("sections", nargs="*", metavar="SECTION", help="parts to measure (default: all)")
     command.add_argument("--tune", action="store_true", help="kernels: write the launch options that measure best")
+    command.add_argument(
+        "--device", default="", choices=("", "cpu", "cuda"), help="of bench rollout (default: cuda if there)"
+    )
     return parser
 
 
@@ -151,9 +169,19 @@ def generate(arguments: argparse.Namespace) -> int:
     settings = [f"model.path={arguments.policy}", "tokenizer.kind=policy", f"seed={arguments.seed}",
                 f"rollout.max_tokens={arguments.max_tokens}", NO_LEARNER]  # fmt: skip
     config = load(None, [*settings, *arguments.overrides])
-    from mimosa.cluster.inference import run_generate
+    from mimosa.cluster.generation import run_generate
 
-    return run_generate(config, arguments.prompts, arguments.out, arguments.samples)
+    return run_generate(config, arguments.prompts, arguments.out, arguments.samples, arguments.overwrite)
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.minutes < math.inf:
+        raise ConfigError(f"--minutes: got {arguments.minutes}, wanted a number above 0")
+    config = load(arguments.config, [NO_LEARNER, *arguments.overrides])
+    folder = Path(arguments.out or Path(config.run.root) / f"tune-{Path(arguments.config).stem}")
+    from mimosa.cluster.tuning import run_tune
+
+    return run_tune(config, arguments.config, folder, arguments.lengths, arguments.minutes, arguments.overwrite)
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -207,9 +235,14 @@ def bench(arguments: argparse.Namespace) -> int:
     if arguments.tune:
         if arguments.what != "kernels" or arguments.sections:
             raise ConfigError("--tune: got it with other words, wanted `mimosa bench kernels --tune`")
-        from mimosa.bench.launches import tune
+        from mimosa.bench.launches import tune as tune_launches
 
-        tune()
+        tune_launches()
+        return 0
+    if arguments.what == "rollout":
+        from mimosa.bench.rollout import run as run_rollout
+
+        run_rollout(arguments.sections, arguments.device)
         return 0
     if arguments.what == "rewards":
         from mimosa.bench.rewards import run
@@ -221,7 +254,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "train": train, "sft": sft, "eval": evaluate, "generate": generate, "export": export, "bench": bench,
+    "train": train, "sft": sft, "eval": evaluate, "generate": generate, "tune": tune, "export": export, "bench": bench,
     "score": score, "reward-check": reward_check,
 }  # fmt: skip
 

@@ -229,3 +229,43 @@ class PolicyVersion:
     checksum: str  # of all tensors after the cast, see policy/weights.py
     tensors: Mapping[str, np.ndarray]  # bfloat16 travels as int16
     bfloat16: frozenset[str]  # which of them are bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetting:
+    """What `tune` varies of a rollout engine."""
+
+    actors: int  # processes on one device
+    slots: int  # sequences decoded at once, in each of them
+    mode: str  # of the slots: recurrent or replay
+    block: int  # tokens of a sequence between two looks of the host
+    prefill_piece: int  # prompt tokens prefilled at most between two blocks
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLoad:
+    """What an engine is given in a trial: requests, and how long each of their samples becomes."""
+
+    requests: tuple[Request, ...]
+    lengths: tuple[int, ...]  # completion tokens, in the order of requests and sample numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one process measured of one setting."""
+
+    seconds: float  # of the rounds below, warm-up not counted
+    tokens: int  # completion tokens in them
+    rounds: int  # times the whole load was done; 0: the first round was broken off by the time
+    steps: float  # decode steps
+    decode_seconds: float
+    prefill_seconds: float
+    slots_in_use: float  # share of slots times steps that gave a token
+    host_gap: float  # share of the time in which the device had nothing to do, in a profiled part
+    bytes_per_slot: int
+    weight_bytes: int  # read by every decode step
+    token_bytes: float  # of state read and written for a token
+    failure: str = ""  # why the setting cannot be had; then the figures are zeros
+
+
+FAILED_TRIAL = Trial(0.0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0)

@@ -17,9 +17,10 @@ from ..kernels.projection import Layer
 from ..kernels.recurrent import mamba3_recurrent
 from ..kernels.slot_state import SlotState
 from ..kernels.tensors import State, Weights
+from ..rollout.bandwidth import copy_bandwidth
 from .agreement import bench_agreement
 from .record import Figure, append, figure, show
-from .timing import copy_bandwidth, gpu_times, graphed, matmul_rate, peak_memory
+from .timing import gpu_times, graphed, matmul_rate, peak_memory
 
 H, P, N, S, D_MODEL, VOCAB = 64, 64, 128, 32, 2048, 128_256  # the 1.5B model; G = 1
 

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -49,6 +50,12 @@ def processor_name() -> str:
     return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
+@cache
+def stamp() -> dict[str, str]:
+    """Of this process: the results that it appends are no change to what it measures."""
+    return provenance()
+
+
 def figure(
     name: str,
     setting: str,
@@ -60,8 +67,8 @@ def figure(
     packages: Sequence[str] = ("torch", "triton"),
 ) -> Figure:
     """A figure from its repetitions, stamped with device (default: the GPU), commit and versions."""
-    found = provenance()
-    cuts = statistics.quantiles(values, n=10) if len(values) > 1 else [values[0]] * 9
+    found = stamp()
+    cuts = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else [values[0]] * 9
     return Figure(
         date=datetime.now(UTC).date().isoformat(), device=device or device_name(), commit=found["commit"],
         versions=", ".join(f"{p} {found[p]}" for p in packages), name=name, setting=setting, unit=unit,

@@ -1,4 +1,4 @@
-"""Times of GPU work, and the two rates that floors are made of, measured in the same run."""
+"""Times of GPU work, and the matmul rate that floors are made of, measured in the same run."""
 
 from __future__ import annotations
 
@@ -40,14 +40,6 @@ def graphed(work: Callable[[], Any]) -> Callable[[], Any]:
     with torch.cuda.graph(graph):
         work()
     return graph.replay
-
-
-def copy_bandwidth() -> float:
-    """Bytes per second of a large device copy, read and written bytes counted."""
-    source = torch.empty(2 << 30, dtype=torch.int8, device="cuda")
-    target = torch.empty_like(source)
-    times = sorted(gpu_times(lambda: target.copy_(source), 20, cold=False))
-    return 2 * source.numel() / (times[len(times) // 2] * 1e-3)
 
 
 def matmul_rate(dtype: torch.dtype = torch.bfloat16) -> float:

@@ -48,7 +48,8 @@ class ActorPool:
         self, method: str, units: Iterable[Any], *, in_flight: int = 1, stop: StopFlag | None = None
     ) -> Iterator[tuple[Any, Any]]:
         """Yield (unit, result) as results come; every unit exactly once, whatever dies. `method` takes the unit as its arguments.
-        Units are drawn as members become free, so that pools can be chained.
+        Units are drawn as members become free, so that pools can be chained; a source that has none just now, while others are
+        under way, gives None and is asked again.
 
         Raises StallError naming the unit when a call outlasts the pool's timeout, PoolExhausted, Interrupted, and errors of the
         method itself.

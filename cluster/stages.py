@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from .watchdog import StopFlag
 SLOT_FULLS = 4  # of samples that a rollout call may hold: the engine refills slots from them as sequences end
 RESTART_SECONDS = 5.0  # of a verifier's process, with its imports, on a busy machine
 AUTOMATIC_SLOTS = 256  # taken for the number of slots where the actor finds it
+AHEAD = 4  # units per actor that are under way or wait for an earlier one, where results are wanted in order
 Advance = Callable[[int], Any]
 
 
@@ -101,12 +103,28 @@ class Stages:
 
     def completions(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         """Completions of one unit of work after the other, as units end."""
-        most = max(request.samples for request in requests)
-        share = math.ceil(len(requests) / self.config.rollout.actors)
-        size = max(1, min(share, SLOT_FULLS * (self.config.rollout.slots or AUTOMATIC_SLOTS) // most))
+        size = unit_size(self.config, len(requests), max(request.samples for request in requests))
         units = [(requests[i : i + size], sampling) for i in range(0, len(requests), size)]
         for _, completions in self.rollouts.map("generate", units, in_flight=2, stop=self.stop):
             yield completions
+
+    def in_order(self, units: Iterable[Sequence[Request]], sampling: Sampling) -> Iterator[list[Completion]]:
+        """Completions of each unit, in the order of the units. They are drawn as actors become free, and no further ahead than
+        AHEAD units per actor."""
+        drawn: deque[str] = deque()  # names of the units drawn and not yet given back
+        found: dict[str, list[Completion]] = {}
+
+        def source() -> Iterator[tuple[Sequence[Request], Sampling] | None]:
+            for unit in units:
+                while len(drawn) >= AHEAD * self.config.rollout.actors:
+                    yield None
+                drawn.append(unit[0].uid)
+                yield unit, sampling
+
+        for (requests, _), completions in self.rollouts.map("generate", source(), in_flight=2, stop=self.stop):
+            found[requests[0].uid] = completions
+            while drawn and drawn[0] in found:
+                yield found.pop(drawn.popleft())
 
     def rollout_stats(self) -> RolloutStats:
         """What all rollout actors have done together; an actor that died takes its part along."""
@@ -116,6 +134,12 @@ class Stages:
     def close(self) -> None:
         self.rollouts.kill()
         self.verifiers.kill()
+
+
+def unit_size(config: Config, requests: int, samples: int) -> int:
+    """Requests of one rollout call: an actor's share of them, or what fills its slots a few times."""
+    share = math.ceil(requests / config.rollout.actors)
+    return max(1, min(share, SLOT_FULLS * (config.rollout.slots or AUTOMATIC_SLOTS) // samples))
 
 
 def whole_groups(completions: Sequence[Completion], size: int) -> Iterator[list[Completion]]:

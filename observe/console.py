@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -38,13 +37,6 @@ SUPERVISED_FIELDS = (
     ("tok/s", "tokens_per_second/train", "{:,.0f}"),
     ("s", "time/step", "{:.2f}"),
 )
-
-
-class RateColumn(ProgressColumn):
-    """How many a second, lately."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
 
 
 class Console:
@@ -77,31 +69,40 @@ class Console:
         self.say("  ".join(parts))
 
     @contextmanager
-    def bar(self, label: str, total: int | None, rate: bool = False) -> Iterator[Any]:
-        """A progress bar, below those that are there; `total` None where it is not known; yields `advance(n)`.
+    def bar(self, label: str, total: int | None, done: int = 0, rate: bool = False) -> Iterator[Any]:
+        """A progress bar that starts at `done`, below those that are there; `total` None where it is not known.
 
-        rate: show how many a second, where it is the first bar.
+        Yields `advance(n, tokens)`, of which tokens makes it show their rate; rate: show how many of n a second.
         """
-        outermost, bars = self._bars is None, self._bars or self._new_bars(rate)
-        self._bars, task = bars, bars.add_task(label, total=total)
+        outermost, bars = self._bars is None, self._bars or self._new_bars()
+        self._bars, task = bars, bars.add_task(label, total=total, completed=done, rate="")
+        started, counts = time.monotonic(), [0, 0]
+
+        def advance(n: int = 1, tokens: int = 0) -> None:
+            counts[0], counts[1] = counts[0] + n, counts[1] + tokens
+            seconds = max(time.monotonic() - started, 1e-9)
+            shown = (
+                f"{counts[1] / seconds:,.0f} tok/s" if counts[1] else f"{counts[0] / seconds:,.0f}/s" if rate else ""
+            )
+            bars.update(task, advance=n, rate=shown)
+
         try:
-            yield lambda n=1: bars.advance(task, n)
+            yield advance
         finally:
             bars.remove_task(task)
             if outermost:
                 bars.stop()
                 self._bars = None
 
-    def _new_bars(self, rate: bool) -> Progress:
-        columns: tuple[ProgressColumn, ...] = (
+    def _new_bars(self) -> Progress:
+        columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        if rate:
-            columns = (*columns, RateColumn())
         bars = Progress(*columns, console=self.rich, transient=True, disable=not self.show_bars)
         bars.start()
         return bars

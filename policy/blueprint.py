@@ -32,6 +32,18 @@ class Blueprint:
         cast_for_rollout(model)
         return model.requires_grad_(False).eval()
 
+    def filled_model(self, device: str, path: str, seed: int) -> Mamba3ForCausalLM:
+        """A rollout model with weights: those of the policy at `path`, or drawn from `seed` on the device when it is empty."""
+        if path:
+            model = load_policy(path, self.config.compute_dtype)
+        else:
+            torch.manual_seed(seed)
+            with torch.device(device):
+                model = Mamba3ForCausalLM(self.config)
+        model.kernels = self.kernels
+        cast_for_rollout(model)
+        return model.requires_grad_(False).eval().to(device)
+
     def learner_model(self, device: str, path: str, seed: int) -> Mamba3ForCausalLM:
         """A model with fp32 parameters: those of the policy at `path`, or drawn from `seed` when it is empty."""
         if path:

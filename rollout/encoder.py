@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,21 +26,30 @@ def encode(
     than `max_tokens` when `overlong` is "error", for one without a token, and for a character the tokenizer has no
     token for; each names the row.
     """
-    kept, ids, dropped = [], [], 0
-    for row, tokens in zip(rows, _tokenized(rows, tokenizer), strict=True):
-        if len(tokens) > max_tokens:
-            if overlong == "error":
+    kept, ids = [], []
+    for row, tokens in encode_each(rows, tokenizer, max_tokens, overlong):
+        if tokens is not None:
+            kept.append(row)
+            ids.append(tokens)
+    if rows and not kept:
+        raise ValueError(f"data.max_prompt_tokens: got {max_tokens}, which all {len(rows)} prompts exceed")
+    return kept, ids, len(rows) - len(kept)
+
+
+def encode_each(
+    rows: Iterable[Prompt], tokenizer: PreTrainedTokenizerFast, max_tokens: int, overlong: str = "error"
+) -> Iterator[tuple[Prompt, np.ndarray | None]]:
+    """Every row with its prompt's token ids, None for one that is dropped as too long. BATCH rows are held at once; the errors
+    are those of `encode`."""
+    source = iter(rows)
+    while batch := list(islice(source, BATCH)):
+        for row, tokens in zip(batch, _tokenized(batch, tokenizer), strict=True):
+            if len(tokens) > max_tokens and overlong == "error":
                 raise ValueError(
                     f"prompt {row.id!r}: got {len(tokens)} tokens, wanted at most data.max_prompt_tokens={max_tokens} "
                     "(data.overlong=drop leaves such rows out)"
                 )
-            dropped += 1
-            continue
-        kept.append(row)
-        ids.append(tokens)
-    if rows and not kept:
-        raise ValueError(f"data.max_prompt_tokens: got {max_tokens}, which all {dropped} prompts exceed")
-    return kept, ids, dropped
+            yield row, tokens if len(tokens) <= max_tokens else None
 
 
 def encode_responses(rows: Sequence[Prompt], tokenizer: PreTrainedTokenizerFast) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -34,20 +34,27 @@ def load_rows(
         return rows
     rows = []
     places: dict[str, str] = {}
+    for place, row in read_rows(source, fields, verifier, judged, note):
+        if row.id in places:
+            raise ValueError(f"{place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
+        places[row.id] = place
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"data: got no rows from {source.path or source.hub!r}, wanted one or more")
+    return rows
+
+
+def read_rows(
+    source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True, note: Note = lambda text: None
+) -> Iterator[tuple[str, Prompt]]:
+    """The rows of files or of the hub while they are read, each with its place; two of them may have one id."""
     forms: set[str] = set()
     for number, raw in enumerate(raw_rows(source), start=1):
         form, columns, names = recognised(raw.columns, fields)
         if form and form not in forms:
             forms.add(form)
             note(f"{raw.place}: a row of {form}'s form: prompt {names.prompt!r}, ground truth {names.ground_truth!r}")
-        row = _mapped(RawRow(raw.place, columns), number, names, verifier, judged)
-        if row.id in places:
-            raise ValueError(f"{raw.place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
-        places[row.id] = raw.place
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"data: got no rows from {source.path or source.hub!r}, wanted one or more")
-    return rows
+        yield raw.place, _mapped(RawRow(raw.place, columns), number, names, verifier, judged)
 
 
 def tokenizer_needs(source: SourceConfig, fields: FieldsConfig) -> tuple[str, tuple[str, ...]]:

@@ -63,6 +63,25 @@ def test_every_unit_once(pool):
     assert all(result == [2 * unit[0][0]] for unit, result in found)
 
 
+def test_a_source_that_has_nothing_just_now_is_asked_again(pool):
+    out = drawn = 0
+
+    def units():
+        nonlocal out, drawn
+        for i in range(11):
+            while out >= 2:
+                yield None
+            out, drawn = out + 1, drawn + 1
+            yield [i], 0.02
+
+    found = []
+    for unit, _ in pool(2).map("double", units(), in_flight=3):
+        found.append(unit[0][0])
+        assert drawn - len(found) < 2
+        out -= 1
+    assert sorted(found) == list(range(11))
+
+
 def test_a_dead_member_is_replaced_and_its_units_issued_again(pool, tmp_path):
     mark, said = tmp_path / "mark", []
     mark.touch()
