@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mimosa import __version__
 from mimosa.configs.errors import ConfigError, RunError
@@ -23,6 +24,9 @@ EXAMPLES = """examples:
   mimosa eval --policy runs/NAME/policy            pass@1 on the run's held-out prompts
   mimosa generate prompts.jsonl --policy runs/NAME/policy --out out.jsonl --samples 4
   mimosa export runs/NAME/policy out/ --format state-spaces
+  mimosa score answers.jsonl --reward math --out verdicts.jsonl
+  mimosa score answers.jsonl --reward code --explain   every step of the first row's judgement
+  mimosa reward-check my_rewards.py:grade train.jsonl  try a reward on real rows before a run
 """
 
 
@@ -61,10 +65,38 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("policy", metavar="DIR")
     command.add_argument("out", metavar="OUT_DIR")
     command.add_argument("--format", choices=("state-spaces", "hf"), default="state-spaces")
+    add_reward_commands(commands)
     command = commands.add_parser("bench", help="measure", description="Measure on this machine; figures go to bench/.")
-    command.add_argument("what", choices=("kernels",))
+    command.add_argument("what", choices=("kernels", "rewards"))
     command.add_argument("sections", nargs="*", metavar="SECTION", help="parts to measure (default: all)")
+    command.add_argument("--tune", action="store_true", help="kernels: write the launch options that measure best")
     return parser
+
+
+def add_reward_commands(commands: Any) -> None:
+    reward = "math, math:lenient, code, another verifier's name, or your own: file.py:function, package.module.function, a URL"
+    command = commands.add_parser("score", help="judge responses", description="Judge the responses of a JSONL file.")
+    command.add_argument("rows", metavar="ROWS.jsonl", help="rows with id, response, and ground_truth or tests")
+    command.add_argument("--reward", required=True, metavar="SPEC", help=reward)
+    command.add_argument(
+        "--out", default="", metavar="OUT.jsonl", help="id, score, status, reason, seconds of each row"
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a processor)")
+    command.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one row (default: 5)")
+    command.add_argument("--explain", action="store_true", help="show every step of judging one row, the first")
+    command.add_argument("--row", default="", metavar="ID", help="the row to explain, by its id")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="options of the reward")
+    command = commands.add_parser(
+        "reward-check", help="try a reward before a run",
+        description="Judge right, empty, foreign, cut and hedged responses of real rows. Exit status 1 when something looks wrong.",
+    )  # fmt: skip
+    command.add_argument("reward", metavar="SPEC", help=reward)
+    command.add_argument(
+        "data", metavar="DATA", help="a .jsonl, .json or .parquet file, or the name of a generated task"
+    )
+    command.add_argument("--rows", type=int, default=200, metavar="N", help="at most so many (default: 200; 0: all)")
+    command.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for one row (default: 5)")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="options of the reward")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -137,8 +169,52 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def score(arguments: argparse.Namespace) -> int:
+    from mimosa.rewards import options as words
+    from mimosa.rewards import scoring
+
+    name, options = words.parse(arguments.reward, arguments.overrides)
+    if arguments.explain:
+        from mimosa.rewards.explain import explain
+
+        print(explain(arguments.rows, name, options, arguments.timeout, arguments.row))
+        if not arguments.out:
+            return 0
+    if not arguments.out:
+        raise ConfigError("--out: got nothing, wanted the file for the verdicts")
+    from mimosa.observe.console import Console
+
+    workers = scoring.processors() if arguments.workers is None else arguments.workers
+    console = Console()
+    with console.bar("score", scoring.count(arguments.rows) or None, rate=True) as advance:
+        tally = scoring.score_file(arguments.rows, arguments.out, name, options, workers, arguments.timeout, advance)
+    console.say(f"{tally.summary()} -> {arguments.out}")
+    if tally.first_failure:
+        console.warn(f"{tally.statuses['verifier_failed']:,} rows have no score, the first: {tally.first_failure}")
+    return 130 if tally.stopped else 0
+
+
+def reward_check(arguments: argparse.Namespace) -> int:
+    from mimosa.cluster.reward_data import sampled
+    from mimosa.rewards import options as words
+    from mimosa.rewards.reward_check import check
+
+    name, options = words.parse(arguments.reward, arguments.overrides)
+    return check(sampled(arguments.data, arguments.rows), name, options, arguments.timeout)
+
+
 def bench(arguments: argparse.Namespace) -> int:
-    from mimosa.bench.kernels import run
+    if arguments.tune:
+        if arguments.what != "kernels" or arguments.sections:
+            raise ConfigError("--tune: got it with other words, wanted `mimosa bench kernels --tune`")
+        from mimosa.bench.launches import tune
+
+        tune()
+        return 0
+    if arguments.what == "rewards":
+        from mimosa.bench.rewards import run
+    else:
+        from mimosa.bench.kernels import run
 
     run(arguments.sections)
     return 0
@@ -146,6 +222,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train, "sft": sft, "eval": evaluate, "generate": generate, "export": export, "bench": bench,
+    "score": score, "reward-check": reward_check,
 }  # fmt: skip
 
 
@@ -164,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mimosa {parsed.command}: {str(error).strip().splitlines()[0]}", file=sys.stderr)
         return 2
     except (RunError, OSError) as error:
+        if hasattr(error, "traceback_str") or os.environ.get("MIMOSA_TRACEBACK"):
+            raise
         print(f"mimosa {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

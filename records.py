@@ -37,7 +37,8 @@ class Prompt:
     verifier: str  # name in the verifier registry
     ground_truth: str  # what the verifier compares with; its form is the verifier's business
     response: str | None = None  # a demonstration, for supervised warm starts
-    fields: Mapping[str, Any] = field(default_factory=dict)  # the row's other columns, handed to the verifier unchanged
+    # The row's other columns, handed to the verifier unchanged; and "ground_truth" where the row has it as no text.
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 
 from ..kernels.decode import mamba3_decode
 from ..kernels.dispatch import linear_logprob, mamba3_scan
+from ..kernels.fixed_matmul import fixed_matmul
 from ..kernels.projection import Layer
 from ..kernels.recurrent import mamba3_recurrent
 from ..kernels.slot_state import SlotState
 from ..kernels.tensors import State, Weights
+from .agreement import bench_agreement
 from .record import Figure, append, figure, show
 from .timing import copy_bandwidth, gpu_times, graphed, matmul_rate, peak_memory
 
@@ -120,14 +122,9 @@ def bench_logprob(rates: Rates) -> Iterator[Figure]:
     times = gpu_times(ours, 5, 2)
     yield figure("linear-logprob forward + backward", setting, "ms", times, floor, f"peer in this run {peer.median} ms")
     whole = tokens * VOCAB * 4
-    share = peak_memory(ours) / whole
-    yield figure(
-        "linear-logprob peak memory",
-        setting,
-        "of fp32 logits",
-        [share],
-        note=f"cuBLAS path {peak_memory(full) / whole:.2f}",
-    )
+    returned = (hidden.numel() + weight.numel()) * 2  # the gradients, which every way of computing them needs
+    note = f"{(peak_memory(ours) - returned) / whole:.3f} beyond the gradients it returns; cuBLAS path {peak_memory(full) / whole:.2f}"
+    yield figure("linear-logprob peak memory", setting, "of fp32 logits", [peak_memory(ours) / whole], note=note)
 
 
 def decode_layer(rank: int) -> Layer:
@@ -155,10 +152,12 @@ def bench_decode(rates: Rates) -> Iterator[Figure]:
             zeros = [torch.zeros(batch, *shape, device="cuda") for shape in ((H, S), (H, P, N), (rank, H, N), (H, P))]
             state = State(*zeros)
             step = graphed(lambda r=rows, y=layer, s=state, n=slots, o=out: mamba3_recurrent(r, y, s, n, o))  # type: ignore[misc]
-            moved = batch * (8 * H * P * N + 4 * rows.shape[1])
+            moved = 1.0 * batch * (8 * H * P * N + 4 * rows.shape[1])
             recurrent = figure("recurrent step, one layer", setting, "ms", gpu_times(step), 1e3 * moved / rates.copy)
             yield recurrent
             pool = SlotState.alloc(layer, batch, torch.bfloat16, "cuda")
+
+            pool.position.copy_(torch.arange(batch, device="cuda") % layer.chunk_size)  # as in a running engine
 
             def chunk(r: Any = rows, y: Any = layer, p: Any = pool, n: Any = slots, o: Any = out) -> None:
                 for _ in range(y.chunk_size):
@@ -166,13 +165,44 @@ def bench_decode(rates: Rates) -> Iterator[Figure]:
                     p.advance(n)
 
             times = [t / layer.chunk_size for t in gpu_times(graphed(chunk), 10, 2)]
-            ring = 0.5 * layer.chunk_size * (2 * rank * N + 2 * S + 2 * H * P + 12 * H)
-            moved = batch * (2 * H * P * N + 10 * H * P * N / layer.chunk_size + ring)
+            moved = batch * replay_bytes(rank, layer.chunk_size)
             sum_up = f"{recurrent.median / statistics.median(times):.2f}x the recurrent step of this run"
             yield figure("replay step, one layer", setting, "ms", times, 1e3 * moved / rates.copy, sum_up)
+            yield bench_layer_step(rates, layer, pool, setting)
 
 
-SECTIONS = {"decode": bench_decode, "prefill": bench_prefill, "training": bench_training, "logprob": bench_logprob}
+def replay_bytes(rank: int, chunk: int) -> float:
+    """Of one slot and layer at a step, averaged over a chunk: the state as it is read, half a ring, and a flush's share."""
+    ring = 0.5 * chunk * (2 * rank * N + 2 * P + 4 * 3)
+    flush = (8 + 2) * P * N / chunk + (2 * rank * N + 2 * P)
+    return H * (2 * P * N + ring + flush)
+
+
+def bench_layer_step(rates: Rates, layer: Layer, pool: SlotState, setting: str) -> Figure:
+    """One layer's step from in_proj to out_proj in replay mode, as a CUDA graph of a whole chunk."""
+    batch, width = pool.slots, sum(layer.widths)
+    x = torch.randn(batch, D_MODEL, device="cuda").bfloat16()
+    w_in, w_out = (torch.randn(n, k, device="cuda").bfloat16() * 0.02 for n, k in ((width, D_MODEL), (D_MODEL, H * P)))
+    slots = torch.arange(batch, dtype=torch.int32, device="cuda")
+
+    def chunk() -> None:
+        for _ in range(layer.chunk_size):
+            rows = mamba3_decode(fixed_matmul(x, w_in), layer, pool, slots)
+            fixed_matmul(rows.flatten(1), w_out)
+            pool.advance(slots)
+
+    times = [t / layer.chunk_size for t in gpu_times(graphed(chunk), 10, 2)]
+    moved = batch * replay_bytes(layer.sizes.R, layer.chunk_size) + 2 * D_MODEL * (width + H * P)
+    return figure("layer step, in_proj to out_proj, replay", setting, "ms", times, 1e3 * moved / rates.copy)
+
+
+SECTIONS = {
+    "agreement": bench_agreement,
+    "decode": bench_decode,
+    "prefill": bench_prefill,
+    "training": bench_training,
+    "logprob": bench_logprob,
+}
 
 
 def run(sections: list[str], save: bool = True) -> list[Figure]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -40,15 +42,29 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
+def processor_name() -> str:
+    """The processor's model and how many of its cores this process may use."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+
+
 def figure(
-    name: str, setting: str, unit: str, values: Sequence[float], floor: float | None = None, note: str = ""
+    name: str,
+    setting: str,
+    unit: str,
+    values: Sequence[float],
+    floor: float | None = None,
+    note: str = "",
+    device: str = "",
+    packages: Sequence[str] = ("torch", "triton"),
 ) -> Figure:
-    """A figure from its repetitions, stamped with device, commit and versions."""
+    """A figure from its repetitions, stamped with device (default: the GPU), commit and versions."""
     found = provenance()
     cuts = statistics.quantiles(values, n=10) if len(values) > 1 else [values[0]] * 9
     return Figure(
-        date=datetime.now(UTC).date().isoformat(), device=device_name(), commit=found["commit"],
-        versions=", ".join(f"{p} {found[p]}" for p in ("torch", "triton")), name=name, setting=setting, unit=unit,
+        date=datetime.now(UTC).date().isoformat(), device=device or device_name(), commit=found["commit"],
+        versions=", ".join(f"{p} {found[p]}" for p in packages), name=name, setting=setting, unit=unit,
         median=float(f"{statistics.median(values):.5g}"), low=float(f"{cuts[0]:.5g}"), high=float(f"{cuts[-1]:.5g}"),
         repetitions=len(values), floor=None if floor is None else float(f"{floor:.4g}"), note=note,
     )  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+import torch
 
 from ..configs.loader import require_data, require_whole_softmax, to_yaml
 from ..configs.schema import Config
@@ -18,6 +19,8 @@ from ..observe.metrics import MetricsLog
 from ..observe.provenance import provenance
 from ..observe.run_folder import RunFolder, write_text
 from ..policy.blueprint import Blueprint
+from ..policy.mamba3 import Mamba3ForCausalLM
+from ..trainer.checkpoint import check_learner
 from .learner_actor import LearnerTask
 from .learners import LearnerGroup
 from .pipeline import Pipeline
@@ -25,39 +28,70 @@ from .stages import Stages
 from .topology import cluster
 from .warm_start import SupervisedLoop
 from .watchdog import Interrupted, StopFlag
-from .workload import Workload, build_blueprint, build_tokenizer, load_workload
+from .workload import Workload, build_blueprint, build_tokenizer, check_rewards, demonstrations, load_workload
 
 STATS = "stats.json"
 
 
 @contextmanager
-def prepared_run(config: Config, name: str, console: Console) -> Iterator[tuple[RunFolder, Blueprint, Workload]]:
-    """Everything that can be wrong about a run is found here, before Ray starts."""
+def prepared_run(
+    command: str, config: Config, name: str, console: Console
+) -> Iterator[tuple[RunFolder, Blueprint, Workload]]:
+    """What can be wrong with settings, rows and the run folder is found here, before Ray starts."""
     require_data(config)
     require_whole_softmax(config)
+    rewards = check_rewards(config)
     tokenizer = build_tokenizer(config)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
+    if config.sft.steps:
+        demonstrations(workload, tokenizer)
     run = RunFolder.open(config.run.dir, config.run.root, config.run.name or name, config.resume)
     try:
+        if config.resume:
+            run.claim(command)
+            check_checkpoints(config, blueprint, run)
         config.run.dir = str(run.path)
-        config.provenance = provenance()
-        write_text(run.path / "config.yaml", to_yaml(config))
-        for note in workload.notes:
+        config.provenance = {"command": command, **provenance()}
+        # Without `resume`: that is said anew each time, and the file may be the beginning of another run.
+        write_text(run.path / "config.yaml", to_yaml(replace(config, resume=False)))
+        for note in (*rewards, *workload.notes):
             console.say(note)
         yield run, blueprint, workload
     finally:
         run.release()
 
 
+@contextmanager
+def metrics_log(config: Config, run: RunFolder) -> Iterator[MetricsLog]:
+    """The run's metrics.jsonl, and wandb when it is asked for."""
+    log = MetricsLog(run.path / "metrics.jsonl", config.log.wandb, config.log.project, run.path.name, asdict(config))
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def check_checkpoints(config: Config, blueprint: Blueprint, run: RunFolder) -> None:
+    """Raise ValueError naming what differs when the run's last checkpoints are not of this policy and these learners."""
+    latest = [found[-1] for kind in ("sft", "step") if (found := run.checkpoints(kind))]
+    if latest:
+        with torch.device("meta"):
+            model = Mamba3ForCausalLM(blueprint.config)
+        for folder in latest:
+            check_learner(str(folder), model, config.learner)
+
+
 def train(config: Config, name: str) -> int:
     """Warm start when sft.steps says so, then reinforcement learning. Returns the exit status; 130 after a signal."""
     console, stop = Console(config.log.progress), StopFlag()
-    with prepared_run(config, name, console) as (run, blueprint, workload), stop.installed(), cluster(config):
+    with (
+        prepared_run("train", config, name, console) as (run, blueprint, workload),
+        metrics_log(config, run) as log,
+        stop.installed(),
+        cluster(config),
+    ):
         announce(config, workload, run, console)
         stages = Stages(blueprint, config, console, stop)
-        log = MetricsLog(
-            run.path / "metrics.jsonl", config.log.wandb, config.log.project, run.path.name, asdict(config)
-        )
         try:
             path = warm_start(config, blueprint, workload, stages, run, console, stop)
             task = LearnerTask(path, False, config.train.steps * config.train.updates)
@@ -65,10 +99,9 @@ def train(config: Config, name: str) -> int:
             pipeline = Pipeline(config, blueprint, workload, stages, learners, run, log, console, stop)
             return reinforce(pipeline, config, run, console)
         except Interrupted:
-            console.say(f"stopped before the first step; nothing to go on with in {run.path}")
+            console.say(f"stopped in the warm start; {go_on('train', run)}")
             return 130
         finally:
-            log.close()
             stages.close()
 
 
@@ -78,9 +111,7 @@ def reinforce(pipeline: Pipeline, config: Config, run: RunFolder, console: Conso
         pipeline.run(config.resume)
     except Interrupted:
         pipeline.save()
-        console.say(
-            f"stopped after step {pipeline.progress.step}; go on with: mimosa train {run.path}/config.yaml resume=true"
-        )
+        console.say(f"stopped after step {pipeline.progress.step}; {go_on('train', run)}")
         return 130
     finally:
         pipeline.learners.kill()
@@ -93,23 +124,36 @@ def sft(config: Config, name: str) -> int:
     console, stop = Console(config.log.progress), StopFlag()
     if config.sft.steps < 1:
         raise ValueError("sft.steps: got 0, wanted at least 1 for a supervised run")
-    if config.resume:
-        raise ValueError("resume: a supervised run is short and starts anew; give it its own run.dir")
-    with prepared_run(config, name, console) as (run, blueprint, workload), stop.installed(), cluster(config):
+    with (
+        prepared_run("sft", config, name, console) as (run, blueprint, workload),
+        metrics_log(config, run) as log,
+        stop.installed(),
+        cluster(config),
+    ):
         stages = Stages(blueprint, config, console, stop)
+        loop = SupervisedLoop(config, blueprint, workload, stages, run, log, console, stop)
         try:
-            done = SupervisedLoop(config, blueprint, workload, stages, console, stop).run(run, "policy")
+            done = loop.run(config.resume)
+            loop.save()
+            loop.write_policy("policy")
         except Interrupted:
-            console.say("stopped; a supervised run keeps nothing")
+            loop.save()
+            loop.write_policy("policy")
+            console.say(
+                f"stopped after update {loop.progress.step}, whose policy lies in {run.policy}; {go_on('sft', run)}"
+            )
             return 130
         finally:
+            loop.close()
             stages.close()
         run.write_json("summary.json", {"steps": done.steps, "seconds/sft": done.seconds, "loss": done.loss,
                                         "pass@1/probe": done.probe, "seed": config.seed})  # fmt: skip
-        console.say(
-            f"{done.steps} updates in {done.seconds:.0f} s, loss {done.loss:.3f}; the policy lies in {run.policy}"
-        )
+        console.say(f"{done.steps} updates in {done.seconds:.0f} s; the policy lies in {run.policy}")
     return 0
+
+
+def go_on(command: str, run: RunFolder) -> str:
+    return f"go on with: mimosa {command} {run.path}/config.yaml resume=true"
 
 
 def warm_start(
@@ -121,9 +165,18 @@ def warm_start(
         return config.model.path
     target = run.warm_start
     if not (target / STATS).exists():
-        shutil.rmtree(target, ignore_errors=True)
-        done = SupervisedLoop(config, blueprint, workload, stages, console, stop).run(run, target.name)
+        log = MetricsLog(run.path / "warm_start.jsonl")
+        loop = SupervisedLoop(config, blueprint, workload, stages, run, log, console, stop)
+        try:
+            done = loop.run(config.resume)
+            loop.write_policy(target.name)
+        except Interrupted:
+            loop.save()
+            raise
+        finally:
+            loop.close()
         write_text(target / STATS, json.dumps(asdict(done)) + "\n")
+        run.drop_checkpoints("sft")
         console.say(f"warm start done: {done.steps} updates in {done.seconds:.0f} s")
     return str(target.resolve())
 

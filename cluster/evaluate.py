@@ -20,6 +20,7 @@ class Evaluation:
     truncated: float  # share of completions without an end token
     unscored: int  # completions whose verifier failed or was skipped: counted as wrong
     standard_error: float  # of pass@1, from the spread over prompts
+    failures: tuple[str, ...]  # reasons of the judgements that failed
 
     def as_row(self) -> dict[str, float]:
         """For metrics and summaries."""
@@ -61,4 +62,5 @@ def summarize(groups: Sequence[Group], samples: int) -> Evaluation:
         truncated=sum(c.finish_reason != "stop" for c in completions) / len(completions),
         unscored=sum(v.score is None for g in groups for v in g.verdicts),
         standard_error=math.sqrt(spread / len(right)),
+        failures=tuple(v.reason for g in groups for v in g.verdicts if v.status == "verifier_failed"),
     )

@@ -13,6 +13,7 @@ import ray
 
 from ..configs.loader import require_data
 from ..configs.schema import Config, SourceConfig
+from ..observe.alarms import VerifierAlarms
 from ..observe.console import Console
 from ..observe.run_folder import write_text
 from ..policy.blueprint import Blueprint, load_policy
@@ -24,7 +25,7 @@ from .evaluate import evaluate
 from .stages import Stages
 from .topology import cluster
 from .watchdog import Interrupted, StopFlag
-from .workload import build_blueprint, build_tokenizer, load_workload, rollout_sampling
+from .workload import build_blueprint, build_tokenizer, check_rewards, load_workload, rollout_sampling
 
 
 @contextmanager
@@ -47,10 +48,12 @@ def serving(
 
 def run_eval(config: Config, out: str) -> int:
     """pass@1 and pass@k of the policy at model.path on held-out prompts; JSON to `out`, or to standard output when it is empty."""
-    console, stop = Console(config.log.progress), StopFlag()
+    console, stop = Console(config.log.progress, stderr=not out), StopFlag()  # standard output is for the JSON
     check_target(out)
     tokenizer = build_tokenizer(config)
     require_data(config)
+    for line in check_rewards(config) if out else ():  # without a file, standard output is for the result alone
+        console.say(line)
     blueprint, workload = build_blueprint(config, tokenizer), load_workload(config, tokenizer)
     tasks = workload.evaluation_tasks(config.data.eval_prompts)
     sampling = rollout_sampling(config, tokenizer, config.eval.temperature)
@@ -63,6 +66,8 @@ def run_eval(config: Config, out: str) -> int:
     except Interrupted:
         console.warn("stopped; an evaluation keeps nothing")
         return 130
+    alarms = VerifierAlarms(console.warn, config.verifier.alarm_share, config.verifier.alarm_window)
+    alarms.tell("counted as wrong", found.failures)
     result = {key.removeprefix("eval/"): value for key, value in found.as_row().items()}
     result |= {"policy": config.model.path, "temperature": config.eval.temperature, "seed": config.seed}
     text = json.dumps(result, indent=2) + "\n"

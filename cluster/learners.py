@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from ..configs.errors import RunError
+from ..configs.errors import ConfigError, RunError
 from ..configs.schema import Config
+from ..observe.console import Console
 from ..policy.blueprint import Blueprint
 from .learner_actor import LearnerActor, LearnerTask
 from .pool import first_line, last_line
 from .topology import actor_options
-from .watchdog import StallError, gather
+from .watchdog import gather
 
 DEATH_NOTICE = 8.0  # seconds until Ray knows of a death
 
@@ -40,13 +42,20 @@ class LearnerGroup:
         except RayActorError as error:
             raise lost(error, "starting") from error
         address, port = first[0]
-        self.call("join", address, port)
-        if checkpoint:
-            self.call("load", checkpoint)
+        try:
+            self.call("join", address, port)
+            if checkpoint:
+                self.call("load", checkpoint)
+        except RayTaskError as error:
+            if isinstance(error.cause, ValueError | OSError):  # a policy or a checkpoint that does not fit
+                raise ConfigError(first_line(error.cause)) from error
+            raise
 
     def call(self, method: str, *args: Any) -> list[Any]:
         """Call a method on all ranks and wait; results by rank. Raises LearnerLost when a rank dies, StallError when it is silent."""
-        refs = [getattr(actor, method).remote(*args) for actor in self.actors]
+        return self._answers([getattr(actor, method).remote(*args) for actor in self.actors], method)
+
+    def _answers(self, refs: list[Any], method: str) -> list[Any]:
         try:
             return gather(refs, self.config.learner.timeout, f"learner {method}")
         except RayActorError as error:
@@ -71,21 +80,33 @@ class LearnerGroup:
         return bool(pending)
 
     def export(self, number: int) -> Any:
-        """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them."""
+        """Reference to the weights as they are broadcast, in the object store; only rank 0 makes them. Raises as `call` does."""
         refs = [actor.export.remote(number) for actor in self.actors]
-        try:
-            gather(refs[1:] or refs, self.config.learner.timeout, "learner export")
-            ready, _ = ray.wait(refs[:1], timeout=self.config.learner.timeout, fetch_local=False)
-        except RayActorError as error:
-            raise lost(error, "export") from error
-        if not ready:
-            raise StallError(f"learner export: no weights from rank 0 after {self.config.learner.timeout:.0f} s")
+        # Rank 0's answer would bring the weights here; the one to its next call says that they are there.
+        self._answers([*refs[1:], self.actors[0].pid.remote()], "export")
         return refs[0]
 
     def kill(self) -> None:
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
+
+
+def with_restarts(
+    learners: LearnerGroup, config: Config, console: Console, attempt: Callable[[bool], None], resume: bool
+) -> None:
+    """Run `attempt(resume)`; when it loses a learner run it again from the last checkpoint, `train.max_restarts` times at most."""
+    attempts_left = config.train.max_restarts
+    while True:
+        try:
+            return attempt(resume)
+        except LearnerLost as death:
+            if attempts_left == 0:
+                raise
+            attempts_left -= 1
+            console.warn(f"{death}; starting the learners again from the last checkpoint")
+            learners.kill()
+            resume = True
 
 
 def lost(error: RayActorError, doing: str) -> RunError:

@@ -6,7 +6,7 @@
 |-----------|----------------------|-------------------------|----------------------------------|-----------------------------------|
 | prompts   | driver               | position in the data    | -                                | -                                 |
 | rollout   | rollout actors       | Task, weights           | weights of the step before       | result, death (replaced), timeout |
-| verify    | verifier actors      | Prompt, Completion      | a unit of completions            | result, death (replaced), timeout |
+| verify    | verifier actors      | Task, Completion        | a unit of whole groups           | result, death (replaced), timeout |
 | advantage | driver               | Group                   | all groups of the step           | -                                 |
 | pack      | driver               | Sample                  | -                                | -                                 |
 | learn     | learner ranks        | Update                  | all ranks (collective)           | result, death (last checkpoint)   |
@@ -26,6 +26,7 @@ import numpy as np
 import ray
 
 from ..configs.schema import Config
+from ..observe.alarms import VerifierAlarms
 from ..observe.console import Console
 from ..observe.metrics import MetricsLog, Row, engine_metrics, length_metrics, rollout_metrics
 from ..observe.run_folder import RunFolder
@@ -35,7 +36,7 @@ from ..rollout.stream import PromptStream, StreamState
 from ..trainer.advantage import Advantages, compute_advantages
 from ..trainer.pack import pack_updates
 from .evaluate import evaluate
-from .learners import LearnerGroup, LearnerLost
+from .learners import LearnerGroup, with_restarts
 from .partial import PartialRollouts
 from .progress import Clock, Progress, Saver
 from .stages import Gathered, Stages
@@ -57,6 +58,7 @@ class Pipeline:
         self.stream = PromptStream(workload.train, config.seed, config.data.shuffle)
         self.progress = Progress(stream=self.stream.state())
         self.saver = Saver(run, config.checkpoint)
+        self.alarms = VerifierAlarms(console.warn, config.verifier.alarm_share, config.verifier.alarm_window)
         self.checkpoint_seconds = 0.0  # of the save after the step before
         self.partial = PartialRollouts(stages, self.sampling) if config.rollout.partial else None
         self.engines = RolloutStats()  # what the rollout engines had done at the last count
@@ -64,19 +66,12 @@ class Pipeline:
 
     def run(self, resume: bool) -> None:
         """Train to the last step. A dead learner group is started again from the last checkpoint, a bounded number of times."""
-        attempts_left = self.config.train.max_restarts
-        while True:
-            try:
-                self._restore(resume)
-                self._loop()
-                return
-            except LearnerLost as lost:
-                if attempts_left == 0:
-                    raise
-                attempts_left -= 1
-                self.console.warn(f"{lost}; starting the learners again from the last checkpoint")
-                self.learners.kill()
-                resume = True
+
+        def attempt(again: bool) -> None:
+            self._restore(again)
+            self._loop()
+
+        with_restarts(self.learners, self.config, self.console, attempt, resume)
 
     def _restore(self, resume: bool) -> None:
         """Start the learners from the last checkpoint (or the start) and send their weights out."""
@@ -94,7 +89,8 @@ class Pipeline:
         overlap = config.mode == "one_step_off"
         if self.progress.step == 0:
             self._evaluate(0)
-        with ThreadPoolExecutor(1) as background:
+        with ThreadPoolExecutor(1) as background, self.console.bar("reinforcement learning", last) as advance:
+            advance(self.progress.step)
             first = self.progress.step + 1
             upcoming = self._begin(background) if first <= last else None
             for step in range(first, last + 1):
@@ -107,6 +103,7 @@ class Pipeline:
                 seconds = self.progress.seconds + time.monotonic() - started
                 self.progress = self.progress.after(step, position, seconds, gathered.pending)
                 self._finish_step(row, gathered, clock, started)
+                advance(1)
                 if not overlap and step < last:
                     upcoming = self._begin(background)
         self._evaluate_and_save_last()
@@ -224,7 +221,7 @@ class Pipeline:
 
     def _finish_step(self, row: Row, gathered: Gathered, clock: Clock, started: float) -> None:
         step, every = int(row["step"]), self.config.train.eval_every
-        self._alarm(row)
+        self.alarms.look(step, gathered.groups)
         if self.config.run.keep_rollouts:
             self.saver.run.write_rollouts(step, gathered.groups)
         stopped: Interrupted | None = None
@@ -247,14 +244,6 @@ class Pipeline:
             self.save()
             self.checkpoint_seconds = time.monotonic() - begun
 
-    def _alarm(self, row: Row) -> None:
-        share = row["verifier/failed"] / row["completion/count"]
-        if share > self.config.verifier.alarm_share:
-            self.console.warn(
-                f"step {row['step']}: {share:.1%} of the judgements failed, more than verifier.alarm_share="
-                f"{self.config.verifier.alarm_share}; their reasons are in rollouts/"
-            )
-
     def _evaluate(self, step: int) -> Row:
         """pass@1 on held-out prompts with the current weights."""
         config = self.config
@@ -263,6 +252,7 @@ class Pipeline:
         sampling = rollout_sampling(config, self.tokenizer, config.eval.temperature)
         with self.console.bar(f"evaluation at step {step}", len(tasks) * config.eval.samples) as advance:
             found = evaluate(self.stages, tasks, sampling, config.eval.samples, advance)
+        self.alarms.tell(f"evaluation at step {step}, counted as wrong", found.failures)
         self.saver.run.append_evaluation({"step": step, **found.as_row()})
         self.console.say(
             f"evaluation at step {step}: pass@1 {found.pass_at[1]:.3f} +- {found.standard_error:.3f} on {found.prompts} held-out prompts"
@@ -274,15 +264,13 @@ class Pipeline:
         if not any(row["step"] == step for row in self.saver.run.evaluations()):
             self._evaluate(step)
         self.save()
-        self.learners.call("save_policy", str(self.saver.aside("policy")))
-        self.saver.put("policy")
 
     def save(self) -> None:
-        """Checkpoint the last finished step."""
+        """Checkpoint the last finished step, and put its policy into policy/."""
         latest = self.saver.latest()
-        if latest is not None and self.saver.read(latest) == self.progress:
-            return
-        self.saver.write(self.progress, lambda folder: self.learners.call("save", folder))
+        if latest is None or self.saver.read(latest) != self.progress:
+            self.saver.write(self.progress, lambda folder: self.learners.call("save", folder))
+        self.saver.write_policy("policy", lambda folder: self.learners.call("save_policy", folder))
 
 
 def unweighted_samples(group: Group) -> list[tuple[Sample, int]]:

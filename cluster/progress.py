@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,17 +39,17 @@ class Progress:
 
 
 class CheckpointError(RunError):
-    """A checkpoint that could not be written."""
+    """A checkpoint or a policy that could not be written."""
 
 
 class Saver:
-    """Checkpoints and policies of a run folder: written aside, put in place when whole."""
+    """Checkpoints of one kind ("step" or "sft") and policies of a run folder: written aside, put in place when whole."""
 
-    def __init__(self, run: RunFolder, config: CheckpointConfig):
-        self.run, self.config = run, config
+    def __init__(self, run: RunFolder, config: CheckpointConfig, kind: str = "step"):
+        self.run, self.config, self.kind = run, config, kind
 
     def latest(self) -> Path | None:
-        found = self.run.checkpoints()
+        found = self.run.checkpoints(self.kind)
         return found[-1] if found else None
 
     def read(self, folder: Path) -> Progress:
@@ -61,26 +62,37 @@ class Saver:
 
         Raises CheckpointError naming what went wrong and the last whole checkpoint, RunError of a learner as it is.
         """
-        partial = self.run.begin_checkpoint(progress.step)
-        try:
-            save_learners(str(partial.resolve()))
+        with self._written(
+            f"checkpoint of step {progress.step}", lambda: self.run.begin_checkpoint(progress.step, self.kind)
+        ) as partial:
+            save_learners(str(partial))
             (partial / STATE).write_text(json.dumps(asdict(progress), indent=1) + "\n")
+        self.run.commit(partial, self.config.keep)
+
+    def write_policy(self, name: str, save: Callable[[str], Any]) -> None:
+        """A policy into the run's folder `name`; an earlier one stays until the new one is whole. Raises as `write` does."""
+        with self._written(f"{name}/", lambda: self.run.begin_folder(name)) as partial:
+            save(str(partial))
+        replace_folder(partial, self.run.path / name)
+
+    @contextmanager
+    def _written(self, what: str, begin: Callable[[], Path]) -> Iterator[Path]:
+        """A folder to be filled; when that fails nothing of it stays."""
+        partial: Path | None = None
+        try:
+            partial = begin().resolve()
+            yield partial
         except Exception as error:
-            self.run.discard(partial)
+            free = shutil.disk_usage(self.run.path).free >> 20  # torch's own word for a full disk is "unexpected pos"
+            if partial is not None:
+                self.run.discard(partial)
             if isinstance(error, RunError):
                 raise
             whole = self.latest() or "there is none"
             why = next(reversed(str(error).strip().splitlines()), type(error).__name__)
             raise CheckpointError(
-                f"checkpoint of step {progress.step} could not be written: {why}; last whole checkpoint: {whole}"
+                f"{what} could not be written with {free} MiB free: {why}; last whole checkpoint: {whole}"
             ) from error
-        self.run.commit(partial, self.config.keep)
-
-    def aside(self, name: str) -> Path:
-        return (self.run.path / (name + ".partial")).resolve()
-
-    def put(self, name: str) -> None:
-        replace_folder(self.aside(name), self.run.path / name)
 
 
 STAGES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import ray
 from ..configs.schema import Config
 from ..observe.console import Console
 from ..policy.blueprint import Blueprint
-from ..records import Completion, Group, Prompt, Request, RolloutStats, Sampling, Task, Verdict
+from ..records import Completion, Group, Request, RolloutStats, Sampling, Task, Verdict
 from .pool import ActorPool
 from .rollout_actor import RolloutActor
 from .topology import actor_options
@@ -21,6 +22,7 @@ from .verifier_actor import VerifierActor
 from .watchdog import StopFlag
 
 SLOT_FULLS = 4  # of samples that a rollout call may hold: the engine refills slots from them as sequences end
+RESTART_SECONDS = 5.0  # of a verifier's process, with its imports, on a busy machine
 AUTOMATIC_SLOTS = 256  # taken for the number of slots where the actor finds it
 Advance = Callable[[int], Any]
 
@@ -81,13 +83,12 @@ class Stages:
         if len(by_uid) != len(tasks):
             raise ValueError("make_groups: got two tasks with one uid, wanted every uid once")
 
-        def batches() -> Iterator[tuple[list[tuple[Prompt, Completion]]]]:
+        def batches() -> Iterator[tuple[list[tuple[Task, Completion]]]]:
             nonlocal finished
             for completions in self.completions([t.request for t in tasks], sampling):
                 finished = time.monotonic()
-                items = [(by_uid[c.uid].prompt, c) for c in completions]
-                for start in range(0, len(items), self.config.verifier.batch):
-                    yield (items[start : start + self.config.verifier.batch],)
+                for batch in whole_groups(completions, self.config.verifier.batch):
+                    yield ([(by_uid[c.uid], c) for c in batch],)
 
         judged: dict[str, dict[int, tuple[Completion, Verdict]]] = {uid: {} for uid in by_uid}
         for (items,), verdicts in self.verifiers.map("score", batches(), in_flight=2, stop=self.stop):
@@ -117,10 +118,26 @@ class Stages:
         self.verifiers.kill()
 
 
+def whole_groups(completions: Sequence[Completion], size: int) -> Iterator[list[Completion]]:
+    """Batches of about `size` completions in their order. The samples of a request, which follow each other, stay together: its
+    reward may be a function of all of them."""
+    batch: list[Completion] = []
+    for _, samples in itertools.groupby(completions, key=lambda completion: completion.uid):
+        group = list(samples)
+        if batch and len(batch) + len(group) > size:
+            yield batch
+            batch = []
+        batch += group
+    if batch:
+        yield batch
+
+
 def judging_bound(config: Config) -> float:
-    """Seconds a verifier call may take: every answer of two queued batches at its limit, and all retries."""
+    """Seconds a verifier call may take: every answer of two queued batches at its limit, all retries, and one attempt more to find
+    out whose fault it was; each with the start of a new process."""
     v = config.verifier
-    return 60.0 + 2 * v.batch * v.timeout * (1 + v.retries)
+    most = max(v.batch, config.train.group, config.eval.samples)
+    return 60.0 + 2 * most * (v.timeout + RESTART_SECONDS) * (2 + v.retries)
 
 
 def _group(task: Task, judged: dict[int, tuple[Completion, Verdict]]) -> Group:

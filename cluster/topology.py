@@ -45,6 +45,7 @@ def cluster(config: Config) -> Iterator[None]:
     else:
         ray.init(
             address="local", num_cpus=config.ray.cpus or logical_cpus(config), include_dashboard=False,
+            resources={name: config.verifier.actors * amount for name, amount in config.verifier.resources.items()},
             object_store_memory=config.ray.object_store_mb << 20, _temp_dir=temporary_folder(), **common,
         )  # fmt: skip
     try:
@@ -68,4 +69,5 @@ def actor_options(config: Config, kind: str) -> dict[str, Any]:
     gpus = 0.0
     if config.device == "cuda" and kind != "verifier":
         gpus = (config.rollout.gpus if kind == "rollout" else config.learner.gpus) or 1.0
-    return {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+    options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+    return options | ({"resources": dict(config.verifier.resources)} if kind == "verifier" else {})

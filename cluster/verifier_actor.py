@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from ..configs.errors import RunError
 from ..configs.schema import Config
-from ..records import Completion, Prompt, Verdict
+from ..records import Completion, Task, Verdict
 from ..rewards.judge import Judge
+from ..rewards.judge_link import JudgeRefused
 
 
 class VerifierActor:
-    """Scores completions one by one."""
+    """Scores completions; those of one prompt come together. Without a sandbox for code it does not come up."""
 
     def __init__(self, config: Config):
         reward, verifier = config.reward, config.verifier
@@ -19,10 +21,15 @@ class VerifierActor:
             reward.verifier, reward.options, truncated=reward.truncated, timeout=verifier.timeout,
             retries=verifier.retries,
         )  # fmt: skip
+        try:
+            self.judge.start()
+        except JudgeRefused as refused:
+            raise RunError(f"reward.verifier={reward.verifier} refuses to start here: {refused}") from refused
 
-    def score(self, items: Sequence[tuple[Prompt, Completion]]) -> list[Verdict]:
-        """One verdict an item, in order."""
-        return [self.judge.judge(prompt, completion) for prompt, completion in items]
+    def score(self, items: Sequence[tuple[Task, Completion]]) -> list[Verdict]:
+        """One verdict an item, in order. A verifier of groups takes what is here of a prompt for the whole group."""
+        prompt_ids = {task.request.uid: task.request.token_ids for task, _ in items}
+        return self.judge.judge_all([(task.prompt, completion) for task, completion in items], prompt_ids)
 
     def pid(self) -> int:
         return os.getpid()

@@ -12,6 +12,7 @@ from ..configs.schema import Config, SourceConfig
 from ..policy.blueprint import Blueprint, policy_config
 from ..policy.tokenizer import load_tokenizer
 from ..records import Prompt, Request, Sample, Sampling, Task
+from ..rewards import registry
 from ..rollout.encoder import encode, encode_responses
 from ..rollout.prompts import drop_shared, load_rows, split, tokenizer_needs
 
@@ -52,12 +53,14 @@ def build_blueprint(config: Config, tokenizer: PreTrainedTokenizerFast) -> Bluep
 
 def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workload:
     """Load, split, check and encode all rows. Raises ValueError naming the row for one that does not fit."""
+    fit_reward(config)
     data, verifier = config.data, config.reward.verifier
-    notes = []
-    rows = load_rows(data.train, data.fields, verifier)
+    notes: list[str] = []
+    rows = load_rows(data.train, data.fields, verifier, note=notes.append)
     if has_source(data.eval):
         # Two files may use the same ids (row numbers, when they have none); the token table is keyed by them.
-        held_out = [replace(row, id=f"eval:{row.id}") for row in load_rows(data.eval, data.fields, verifier)]
+        others = load_rows(data.eval, data.fields, verifier, note=notes.append)
+        held_out = [replace(row, id=f"eval:{row.id}") for row in others]
         rows, shared = drop_shared(rows, held_out)
         if shared:
             notes.append(f"{shared} training rows left out: their prompt is an evaluation prompt")
@@ -71,12 +74,47 @@ def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workloa
         )
     # A hash of the key decided who is held out; shuffling makes a part of the evaluation set a fair sample of it.
     order = np.random.default_rng(config.seed).permutation(len(held_out))
+    _check_named([*rows, *held_out], verifier)
+    if verifier != Config().reward.verifier and all(row.verifier != verifier for row in rows):
+        notes.append(f"reward.verifier={verifier} judges no training row: every row names its own ({rows[0].verifier})")
     table = {p.id: t for p, t in zip([*rows, *held_out], [*tokens, *eval_tokens], strict=True)}
     return Workload(tuple(rows), tuple(held_out[i] for i in order), table, tuple(notes))
 
 
+def check_rewards(config: Config) -> list[str]:
+    """The settings' verifier, loaded once to see that it can be; from here on its file has an absolute path. Raises ValueError.
+    Returns what there is to say of it."""
+    reward = config.reward
+    reward.verifier, reward.options = registry.absolute(reward.verifier, reward.options)
+    return registry.check(reward.verifier, reward.options)
+
+
+def fit_reward(config: Config) -> None:
+    """Have the bare answers of tasks with `boxed: false` read as such: a run has one set of verifier options.
+
+    Raises ValueError when a setting or the other source says otherwise.
+    """
+    sources, reward = [s for s in (config.data.train, config.data.eval) if has_source(s)], config.reward
+    bare = [bool(source.task) and source.options.get("boxed") is False for source in sources]
+    if not any(bare):
+        return
+    if not all(bare):
+        raise ValueError("data options.boxed: got false for one source alone, wanted it for both or for none")
+    if reward.options not in ({}, {"boxed": False}):
+        raise ValueError(f"reward.options: got {reward.options}, wanted none where the task says boxed=false")
+    reward.verifier, reward.options = "exact", {"boxed": False}
+
+
 def has_source(source: SourceConfig) -> bool:
     return bool(source.task or source.path or source.hub)
+
+
+def _check_named(rows: list[Prompt], verifier: str) -> None:
+    """A row may name a verifier that is known by name, or the settings' own: data starts no other code."""
+    known = {*registry.known(), verifier}
+    for row in rows:
+        if row.verifier not in known:
+            raise ValueError(f"prompt {row.id!r}: {registry.unknown(row.verifier)}")
 
 
 def demonstrations(workload: Workload, tokenizer: PreTrainedTokenizerFast) -> list[Sample]:

@@ -18,6 +18,7 @@ WANTED = {
     list[str]: "a list of texts",
     list[float]: "a list of numbers",
     dict[str, Any]: "a mapping",
+    dict[str, float]: "a mapping to numbers",
 }
 
 

@@ -30,6 +30,12 @@ def share(*keys: str) -> tuple[Rule, ...]:
     return tuple((key, lambda value: 0 <= value <= 1, "a number from 0 to 1") for key in keys)
 
 
+def custom_resources(amounts: Mapping[str, float]) -> bool:
+    """Whether Ray takes them: it keeps its own names apart, and knows fractions below 1 alone."""
+    own = {"cpu", "gpu", "memory", "object_store_memory"}
+    return all(0 < n < math.inf and (n < 1 or n == int(n)) and name.lower() not in own for name, n in amounts.items())
+
+
 def optimizer(section: str) -> tuple[Rule, ...]:
     return (
         *at_least(0, f"{section}.lr", f"{section}.warmup", f"{section}.weight_decay", f"{section}.grad_clip"),
@@ -82,9 +88,15 @@ RULES: tuple[Rule, ...] = (
     ("rollout.stop", all, "texts that are not empty"),
     *above(0, "rollout.temperature", "rollout.timeout"),
     *at_least(1, "verifier.actors", "verifier.batch"),
+    *at_least(2, "verifier.alarm_window"),
     *at_least(0, "verifier.retries"),
     *above(0, "verifier.timeout"),
     *share("verifier.alarm_share"),
+    (
+        "verifier.resources",
+        custom_resources,
+        "whole numbers or fractions of 1 by name, none of them Ray's own CPU, GPU or memory",
+    ),
     ("reward.verifier", bool, "the name of a verifier"),
     one_of("reward.truncated", "zero", "score", "mask"),
     *at_least(1, "learner.actors", "learner.threads", "learner.token_budget", "learner.max_nonfinite"),

@@ -130,16 +130,20 @@ class RolloutConfig:
 @dataclass
 class VerifierConfig:
     actors: int = 2
-    timeout: float = 5.0  # seconds per judgement that needs a worker process
-    batch: int = 64  # completions per call
+    timeout: float = 5.0  # seconds per judgement that needs a process or an endpoint; a group has as many times that
+    batch: int = 64  # completions per call, about: the samples of a prompt stay together
     retries: int = 2  # of a verifier that failed, before the completion is masked
     alarm_share: float = 0.05  # a larger share of failed judgements in a step is warned of
+    resources: dict[str, float] = field(
+        default_factory=dict
+    )  # of Ray, that every actor takes: {judges: 1} keeps to nodes with it
+    alarm_window: int = 1000  # last judgements of a verifier; one score for more than 99 % of them is warned of
 
 
 @dataclass
 class RewardConfig:
-    verifier: str = "math"  # for rows that name none
-    options: dict[str, Any] = field(default_factory=dict)  # of the verifier
+    verifier: str = "math"  # for rows that name none: a name, file.py:function, package.module:function or http://...
+    options: dict[str, Any] = field(default_factory=dict)  # of the verifier; of a function: rewards/function.py
     truncated: str = "zero"  # a completion without an end token: zero (scores 0), score (judge it), mask (no loss)
 
 
@@ -207,7 +211,7 @@ class EvalConfig:
 
 @dataclass
 class CheckpointConfig:
-    every: int = 50  # steps; 0: only at the end
+    every: int = 50  # steps, or updates of the warm start; 0: only at the end
     keep: int = 2
 
 
@@ -237,4 +241,4 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: git commit and versions; not read
+    provenance: dict[str, Any] = field(default_factory=dict)  # written by a run: its command, git commit, versions

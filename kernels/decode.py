@@ -32,7 +32,7 @@ from .chunk_tile import (
 from .projection import Layer, check_rows
 from .scan_forward import TYPES
 from .slot_state import SCALARS, SlotState
-from .tile_table import block_rows, decode_options
+from .tile_table import block_rows, pinned
 
 FLUSH_COLUMNS = tl.constexpr(32)  # of the state that a flush holds at once
 # Where B and C come from: rows of the projection, or tensors after the norm.
@@ -121,7 +121,7 @@ def store_token(
 def replay_kernel(
     p_z, p_x, p_b, p_c, p_dt, p_a, p_trap, p_angle, p_b_norm, p_c_norm, p_dt_bias,
     p_q_bias, p_k_bias, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_slots,
-    p_g, p_read, p_theta, p_turn, p_ring_k, p_ring_x, p_ring_scalars, p_ring_b, p_ring_angle, p_position, p_out, s_row,
+    p_g, p_read, p_theta, p_turn, p_ring_k, p_ring_x, p_ring_scalars, p_ring_b, p_ring_angle, p_position, p_out, s_row, s_wide, s_slot,
     H: tl.constexpr, G: tl.constexpr, R: tl.constexpr, N: tl.constexpr, P: tl.constexpr, S: tl.constexpr,
     C: tl.constexpr, L: tl.constexpr, HALF: tl.constexpr, MIMO: tl.constexpr, NORM: tl.constexpr, DT: tl.constexpr,
     HEAVY: tl.constexpr, FLOOR: tl.constexpr, EPS: tl.constexpr, COPY: tl.constexpr,
@@ -135,15 +135,21 @@ def replay_kernel(
         tl.store(p_row + x, tl.zeros((P,), p_out.dtype.element_ty))
         return
     position = tl.load(p_position + slot)
-    now, group, o_row, unit = position % C, i_h // (H // G), i_n * s_row, slot * H + i_h
+    now, group, o_row = position % C, i_h // (H // G), i_n * s_row
+    o_wide, o_slot = slot * s_wide, slot * s_slot  # of what is fp32, and of the rest
     p_z, p_x, p_b, p_c = p_z + o_row + i_h * P, p_x + o_row + i_h * P, p_b + o_row, p_c + o_row
     p_angle += o_row
     a_now, dt_now, trap_now = token_scalars(
         tl.load(p_dt + o_row + i_h), tl.load(p_a + o_row + i_h), tl.load(p_trap + o_row + i_h),
         tl.load(p_dt_bias + i_h).to(tl.float32), HEAVY, FLOOR,
     )  # fmt: skip
-    p_g, p_read, p_theta, p_turn = p_g + unit * P * N, p_read + unit * P * N, p_theta + unit * S, p_turn + unit * S
-    p_ring_k, p_ring_x, p_scalars = p_ring_k + unit * C * R * N, p_ring_x + unit * C * P, p_ring_scalars + unit * 6 * C
+    p_g, p_read = p_g + o_wide + i_h * P * N, p_read + (o_slot if COPY else o_wide) + i_h * P * N
+    p_theta, p_turn, p_scalars = (
+        p_theta + o_wide + i_h * S,
+        p_turn + o_wide + i_h * S,
+        p_ring_scalars + o_wide + i_h * 6 * C,
+    )
+    p_ring_k, p_ring_x = p_ring_k + o_slot + i_h * C * R * N, p_ring_x + o_slot + i_h * C * P
     if (now == 0) & (position > 0):
         flush(
             p_ring_k, p_ring_x, p_scalars, p_mimo_x, p_g, p_read, p_theta, p_turn, i_h, dt_now, trap_now,
@@ -163,7 +169,7 @@ def replay_kernel(
     tl.store(p_ring_x + now * P + x, tl.load(p_x + x))
     turn_before = tl.load(p_turn + j, mask=j < now * S, other=0.0)
     if i_h % (H // G) == 0:
-        p_own = p_ring_b + (slot * C + now) * R * G * N
+        p_own = p_ring_b + o_slot + now * R * G * N
         tl.store(p_own + o_bc[:, None] + n[None, :], plain.to(DT), mask=m[:, None])
     tl.debug_barrier()
 
@@ -195,7 +201,7 @@ def replay_kernel(
     last = tl.load(p_scalars + GAMMA * C + now - 1, mask=now > 0, other=0.0)
     tl.store(p_scalars + WEIGHT * C + now - 1, last + sigma_now, mask=now > 0)
     if i_h == 0:
-        tl.store(p_ring_angle + (slot * C + now) * S + j, tl.load(p_angle + j))
+        tl.store(p_ring_angle + o_slot + now * S + j, tl.load(p_angle + j))
 
 
 def check_slots(slots: Tensor, rows: Tensor) -> None:
@@ -232,9 +238,9 @@ def mamba3_decode(
     w = layer.weights
     replay_kernel[(len(projection), s.H)](
         *projection.split(layer.widths, dim=-1), layer.b_norm, layer.c_norm, layer.dt_bias, *w, slots, *state.decoded, out,
-        projection.stride(0), H=s.H, G=s.G, R=s.R, N=s.N, P=s.P, S=s.S, C=state.size, L=block_rows(state.size, s.R),
+        projection.stride(0), *state.strides, H=s.H, G=s.G, R=s.R, N=s.N, P=s.P, S=s.S, C=state.size, L=block_rows(state.size, s.R),
         HALF=layer.pairing == "half", MIMO=w.mimo_x is not None, NORM=w.norm_weight is not None,
         DT=TYPES[projection.dtype], HEAVY=layer.a_activation == "heavy_tail", FLOOR=layer.a_floor, EPS=layer.norm_eps,
-        COPY=projection.dtype != torch.float32, **decode_options(s.N, s.P),
+        COPY=projection.dtype != torch.float32, **pinned("replay", "step", s, projection),
     )  # fmt: skip
     return out

@@ -13,7 +13,7 @@ from typing import Any
 
 from .launch_table import Launch
 
-MODULES = ("fixed_matmul", "row_norm", "swiglu", "linear_logprob_triton")
+MODULES = ("fixed_matmul", "row_norm", "swiglu", "linear_logprob_triton", "tile_variants")
 POINTERS = {"fp32": "*fp32", "bf16": "*bf16"}
 
 
@@ -24,7 +24,8 @@ class Variant:
     `signature` maps argument names to Triton's types ("*bf16", "fp32", "i32"), and may name more than the function has;
     `constexprs` holds all other arguments. `unaligned` names what may come without 16-byte alignment or divisibility by 16
     (the function's do_not_specialize and do_not_specialize_on_alignment). `tensor_cores` says whether its products must run
-    on them. `warps` and `stages`: None for the row's.
+    on them. `warps` and `stages`: None for the row's; `fused`: whether the compiler may fuse multiply-adds, None for its default;
+    `may_spill`: up to the row's known spills.
     """
 
     label: str
@@ -35,6 +36,8 @@ class Variant:
     tensor_cores: bool = False
     warps: int | None = None
     stages: int | None = None
+    fused: bool | None = None
+    may_spill: bool = False
 
 
 Variants = Callable[[Launch], Sequence[Variant]]

@@ -5,13 +5,16 @@ no longer agree. A row therefore depends on the kernel, the architecture and the
 
 The file is a JSON list with one row a line; a new kernel adds its lines and announces itself (kernel_registry.py). Fields:
 kernel, arch ("sm_90"), direction ("forward", "backward", "step"), dtype ("fp32", "bf16"), shape (the sizes it was made for),
-blocks (constexpr arguments), warps, stages, source ("measured: ..." or "resource report: ...").
+blocks (constexpr arguments), warps, stages, source ("measured: ..." or "resource report: ..."), and where they are set registers
+(most of a thread; 0: the compiler's choice) and spills (instructions that are known and were measured to cost less than the cure).
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,11 +37,14 @@ class Launch:
     warps: int
     stages: int
     source: str
+    registers: int = 0
+    spills: int = 0
 
     @property
     def options(self) -> dict[str, int]:
         """What a launch takes besides the blocks: `kernel[grid](..., **row.blocks, **row.options)`."""
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        most = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages} | most
 
     @property
     def capability(self) -> int:
@@ -63,12 +69,28 @@ def read_rows(text: str) -> tuple[Launch, ...]:
 
 def write_rows(rows: tuple[Launch, ...]) -> str:
     """The text of a table file, one row a line."""
-    return "[\n" + ",\n".join(json.dumps(vars(row)) for row in rows) + "\n]\n"
+    unset = ("registers", "spills")
+    fields = ({k: v for k, v in vars(row).items() if v or k not in unset} for row in rows)
+    return "[\n" + ",\n".join(json.dumps(row) for row in fields) + "\n]\n"
 
 
 @lru_cache(maxsize=1)
 def rows() -> tuple[Launch, ...]:
     return read_rows(TABLE.read_text())
+
+
+@contextmanager
+def replaced(old: Launch, new: Launch) -> Iterator[None]:
+    """While measuring: launches find `new` in place of `old`. Not for a run, whose rows are pinned."""
+    global rows
+    kept, table = rows, tuple(new if row == old else row for row in rows())
+    rows = lru_cache(maxsize=1)(lambda: table)
+    lookup.cache_clear()
+    try:
+        yield
+    finally:
+        rows = kept
+        lookup.cache_clear()
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ from .chunk_tile import QUERIES, row_scale, token_scalars
 from .rotation import Pairing
 from .scan_forward import scan
 from .tensors import State, Tokens, Weights
-from .tile_table import check_tile, decode_options
+from .tile_table import check_tile, pinned
 
 ACTIVATIONS = ("softplus", "heavy_tail")
 SCALAR_BLOCK = 256
@@ -131,7 +131,7 @@ def _prepare(layer: Layer, rows: Tensor, b_norm: Tensor, c_norm: Tensor, dt_bias
     tokens, stride = len(rows), rows.stride(0)
     q, k = (rows.new_empty(tokens, s.R, s.G, s.N) for _ in range(2))
     norm_kernel[(tokens, s.G)](
-        b, c, b_norm, c_norm, k, q, stride, R=s.R, G=s.G, N=s.N, EPS=layer.norm_eps, **decode_options(s.N, s.P)
+        b, c, b_norm, c_norm, k, q, stride, R=s.R, G=s.G, N=s.N, EPS=layer.norm_eps, **pinned("replay", "step", s, rows)
     )
     scalars = [torch.empty(tokens, s.H, dtype=torch.float32, device=rows.device) for _ in range(3)]
     activation_kernel[(triton.cdiv(tokens * s.H, SCALAR_BLOCK),)](

@@ -19,7 +19,7 @@ from .projection import Layer, check_rows
 from .rotation import Pairing
 from .scan_forward import TYPES
 from .tensors import State, Tokens, Weights
-from .tile_table import check_tile, recurrent_options
+from .tile_table import check_tile, pinned
 
 
 @triton.jit
@@ -97,7 +97,7 @@ def _launch(s: Sizes, weights: Weights, pairing: Pairing, state: State, operands
         *operands, *weights, slots, *state, out, *strides,
         H=s.H, G=s.G, R=s.R, N=s.N, P=s.P, S=s.S, HALF=pairing == "half", MIMO=weights.mimo_x is not None,
         NORM=weights.norm_weight is not None, DT=TYPES[out.dtype], SLOTS=slots is not None,
-        **recurrent_options(),
+        **pinned("recurrent", "step", s, out),
         **settings,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from .backward_output import entry_kernel, output_kernel
 from .checks import Sizes, read_offsets
 from .rotation import Pairing
 from .tensors import State, Tokens, Weights
-from .tile_table import TileTable, block_rows, check_tile, tile_table
+from .tile_table import TileTable, block_rows, check_tile, pinned, tile_table
 
 OPERANDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 CARRY_BLOCK = 1024  # numbers of a state that one program of the pass over the tiles carries
@@ -42,6 +42,7 @@ class Call(NamedTuple):
     g: Tensor  # [tiles, H, P, N], the look-ahead state before every tile
     shape: dict[str, Any]  # compile-time arguments of the tile kernels
     final: State | None  # gradients of the final state
+    pinned: dict[str, Any]  # launch options of the tile kernels
 
     @property
     def units(self) -> tuple[int, int]:
@@ -152,6 +153,7 @@ def _call(
         _fp32(g),
         shape | dict(DT=OPERANDS[tokens.v.dtype]),
         None if dstate is None else State(*(_fp32(x) for x in dstate)),
+        pinned("scan", "backward", s, tokens.v),
     )
 
 
@@ -180,11 +182,11 @@ def _output_stage(call: Call, dout: Tensor) -> tuple[Outer, dict[str, Tensor | N
         *(call.some(t) for t in (w.mimo_x, w.mimo_z, w.mimo_o, w.norm_weight)),
         dout.contiguous(), call.theta, call.g, call.table.tiles,
         dy, dz, reader, *(call.some(t) for t in (z_part, o_part, norm_part)),
-        *_strides(x, x.q, x.k, x.v, x.z), **size, NORM=norm_part is not None, **_options(size),
+        *_strides(x, x.q, x.k, x.v, x.z), **size, NORM=norm_part is not None, **call.pinned,
     )  # fmt: skip
     entry_kernel[(tiles * H,)](
         x.q, x.v, x.adt, x.dt, x.trap, x.angles, w.q_bias, call.some(w.mimo_x), call.theta, dy, call.table.tiles,
-        dg, total, D_part, *_strides(x, x.q, x.v), **size, **_options(size),
+        dg, total, D_part, *_strides(x, x.q, x.v), **size, **call.pinned,
     )  # fmt: skip
     parts = {"D": D_part, "mimo_z": z_part, "mimo_o": o_part, "norm_weight": norm_part}
     return Outer(dy, dz, dg, total, reader), {
@@ -196,11 +198,6 @@ def _strides(x: Tokens, *tensors: Tensor) -> tuple[int, ...]:
     """From token to token of the tensors and of the angles, and from head to head of the angles (0: shared)."""
     head = x.angles.shape[2] if x.angles.shape[1] > 1 else 0
     return (*(t.stride(0) for t in tensors), x.angles.stride(0), head)
-
-
-def _options(size: dict[str, Any]) -> dict[str, int]:
-    """Four warps: with eight Triton 3.6 reads past its shared memory in the products of a tile's pieces in bf16."""
-    return {"num_warps": 4, "num_stages": 1}
 
 
 def _carry(
@@ -250,7 +247,7 @@ def _inside_tiles(call: Call, outer: Outer) -> tuple[Inner, dict[str, Tensor | N
         x.q, x.k, x.v, x.adt, x.dt, x.trap, x.angles, w.q_bias, w.k_bias, w.D, call.some(w.mimo_x),
         call.theta, call.g, outer.dg, outer.dy, outer.reader, call.some(dv_final), call.table.tiles, call.owner,
         inner.dv, inner.da, inner.dgamma, inner.dsigma, torch.empty_like(inner.da), call.some(x_part),
-        *_strides(x, x.q, x.k, x.v), **size, FINAL=dv_final is not None, **_options(size),
+        *_strides(x, x.q, x.k, x.v), **size, FINAL=dv_final is not None, **call.pinned,
     )  # fmt: skip
     q_part, k_part = (call.empty(tiles, H, R, N) for _ in range(2))
     queries = (False, x.q, w.q_bias, call.g, inner.dq, q_part, x.k, w.k_bias)
@@ -260,7 +257,7 @@ def _inside_tiles(call: Call, outer: Outer) -> tuple[Inner, dict[str, Tensor | N
             own, other, x.v, x.adt, x.dt, x.trap, x.angles, own_bias, other_bias, call.some(w.mimo_x),
             call.theta, state, outer.dy, call.some(dk_final), call.table.tiles, call.owner, summed, inner.dtheta, part,
             *_strides(x, own, other, x.v), T * R * G * N, **size, HEADS=heads, KEYS=keyed,
-            FINAL=keyed and dk_final is not None, **_options(size),
+            FINAL=keyed and dk_final is not None, **call.pinned,
         )  # fmt: skip
     parts = {"q_bias": q_part, "k_bias": k_part, "mimo_x": x_part}
     return inner, {name: None if part is None else part.sum(0) for name, part in parts.items()}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
+from . import reference
 from .checks import Sizes, read_offsets
 from .rotation import Pairing
 from .scan_tiles import (
@@ -19,7 +21,7 @@ from .scan_tiles import (
     walk_kernel,
 )
 from .tensors import State, Tokens, Weights
-from .tile_table import TileTable, block_rows, check_tile, launch_options, tile_table
+from .tile_table import TileTable, block_rows, check_tile, pinned, tile_table
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 STATE_BLOCK = 32  # rows of P that one program of the pass over the states carries
@@ -116,7 +118,7 @@ def run_tiles(
     rows = tuple(token_rows(x) for x in (tokens.q, tokens.k, tokens.v, tokens.z))
     w = tuple(x if x is None else x.contiguous() for x in weights)
     taken = _Pass(s, table, rows, w, scalars, turns, theta, None if start is None else start.g, shape,
-                  launch_options(s.N, s.P, L))  # fmt: skip
+                  pinned("scan", "forward", s, tokens.v))  # fmt: skip
     states = _walk(taken, keep) if n * s.H >= WALKS else _all_at_once(taken, keep)
     out, g, g_last, keys, h_end = states
     return Run(out, scalars, turn, theta, g, g_last, keys, theta_end, h_end)
@@ -211,15 +213,37 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        from .scan_backward import scan_backward
-
         *tensors, theta, g = ctx.saved_tensors
         tokens, weights, initial = _named(tensors)
+        if tokens.v.dtype != torch.float32:
+            return (None, *reference_gradients(ctx.settings, tensors, grads))
+        from .scan_backward import scan_backward
+
         d_tokens, d_weights, d_state = scan_backward(
             tokens, weights, **ctx.settings, initial_state=initial, boundary_theta=theta, boundary_g=g, dout=grads[0],
             dstate=State(*grads[1:]),
         )  # fmt: skip
         return (None, *d_tokens, *d_weights, *(d_state or (None,) * 4))
+
+
+def reference_gradients(
+    settings: dict[str, Any], tensors: Sequence[Tensor | None], grads: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `_Scan`'s tensors, each in its own dtype, through the formulas in torch in fp32.
+
+    The backward kernels are not used for bf16: compiled by Triton 3.6 for an H200 their products of bf16 operands are wrong
+    (bench/README.md).
+    """
+    leaves = [None if x is None else x.detach().float().requires_grad_() for x in tensors]
+    with torch.enable_grad():
+        tokens, weights, initial = _named(leaves)
+        out, state = reference.scan(tokens, weights, initial_state=initial, return_state=True, **settings)
+    given = [x for x in leaves if x is not None]
+    outputs = (out, *(state or ()))
+    found = iter(torch.autograd.grad(outputs, given, [g.float() for g in grads], allow_unused=True))
+    pairs = ((x, next(found)) for x in tensors if x is not None)
+    made = iter([torch.zeros_like(x) if d is None else d.to(x.dtype) for x, d in pairs])
+    return tuple(None if x is None else next(made) for x in tensors)
 
 
 def _named(tensors: Any) -> tuple[Tokens, Weights, State | None]:

@@ -8,6 +8,7 @@ the first step of the next one: its last token's weight is known no earlier.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from .scan_forward import Run, Start, run_tiles
 from .tensors import State, Tokens
 from .tile_table import FLOATS, TileTable, tile_table
 
-FIELDS = ("g", "theta", "turn", "ring_k", "ring_x", "ring_scalars", "ring_b", "ring_angle", "position")
+ALIGNMENT = 256  # bytes to which every part of a slot is aligned
 SCALARS = 6  # numbers of a token and head in the ring: adt, dt, trap, c, gamma, w
 
 
@@ -29,9 +30,11 @@ class SlotState:
     """One layer's slots. Opaque: only this file and decode.py look inside; whole slots are zeroed, copied, exported, imported.
 
     Row j of a ring is token j of the slot's current chunk. At an ended chunk's next token the rows are written anew from 0.
+    The parts are views of `rows`, in which a slot of all layers that were allocated together is one row of bytes.
     """
 
     size: int  # C, tokens of a chunk
+    rows: Tensor  # uint8 [slots, bytes]
     g: Tensor  # fp32 [slots, H, P, N], the look-ahead state at the chunk's start
     g_read: Tensor  # the same as the tile reads it, in the compute dtype; in fp32 the same tensor
     theta: Tensor  # fp32 [slots, H, S], the angle there, modulo 2 pi
@@ -45,30 +48,31 @@ class SlotState:
 
     @classmethod
     def alloc(cls, layer: Layer, slots: int, dtype: torch.dtype, device: torch.device | str) -> SlotState:
-        """Empty slots. Raises ValueError for a number of slots below 1 or a dtype that the tile does not compute in."""
+        """Empty slots of one layer. Raises ValueError for a number of slots below 1 or a dtype that the tile does not compute in."""
+        return cls.alloc_all([layer], slots, dtype, device)[0]
+
+    @classmethod
+    def alloc_all(
+        cls, layers: Sequence[Layer], slots: int, dtype: torch.dtype, device: torch.device | str
+    ) -> list[SlotState]:
+        """Empty slots of several layers, which share their rows and positions: a slot of them all is copied or sent as one row."""
         if slots < 1:
             raise ValueError(f"slots: {slots} came, at least 1 wanted")
         if dtype not in FLOATS:
             raise ValueError(f"dtype: {dtype} came, one of {', '.join(map(str, FLOATS))} wanted")
-        s, C = layer.sizes, layer.chunk_size
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros((slots, *shape), dtype=dtype, device=device)
-
-        g = zeros(s.H, s.P, s.N)
-        return cls(
-            size=C,
-            g=g,
-            g_read=g if dtype == torch.float32 else zeros(s.H, s.P, s.N, dtype=dtype),
-            theta=zeros(s.H, s.S),
-            turn=zeros(s.H, s.S),
-            ring_k=zeros(s.H, C * s.R, s.N, dtype=dtype),
-            ring_x=zeros(s.H, C, s.P, dtype=dtype),
-            ring_scalars=zeros(s.H, SCALARS, C),
-            ring_b=zeros(C, s.R, s.G, s.N, dtype=dtype),
-            ring_angle=zeros(C, s.S, dtype=dtype),
-            position=torch.zeros(slots, dtype=torch.int32, device=device),
-        )
+        shapes = [_parts(layer, dtype) for layer in layers]
+        width = sum(_bytes(*part) for parts in shapes for part in parts.values())
+        rows = torch.zeros((slots, width), dtype=torch.uint8, device=device)
+        position, states, begin = torch.zeros(slots, dtype=torch.int32, device=device), [], 0
+        for layer, parts in zip(layers, shapes, strict=True):
+            views = {}
+            for name, (shape, kind) in parts.items():
+                used = math.prod(shape) * kind.itemsize
+                views[name] = rows[:, begin : begin + used].view(kind).unflatten(1, shape)
+                begin += _bytes(shape, kind)
+            views.setdefault("g_read", views["g"])
+            states.append(cls(size=layer.chunk_size, rows=rows, position=position, **views))
+        return states
 
     @property
     def decoded(self) -> tuple[Tensor, ...]:
@@ -79,16 +83,18 @@ class SlotState:
         )  # fmt: skip
 
     @property
+    def strides(self) -> tuple[int, int]:
+        """From slot to slot, in numbers of fp32 and of the compute dtype."""
+        return self.g.stride(0), self.ring_x.stride(0)
+
+    @property
     def slots(self) -> int:
         return len(self.position)
 
     @property
     def bytes_per_slot(self) -> int:
-        tensors = {id(x): x for x in self._tensors()}.values()
-        return sum(x[0].numel() * x.element_size() for x in tensors)
-
-    def _tensors(self) -> list[Tensor]:
-        return [*(getattr(self, name) for name in FIELDS), self.g_read]
+        """Of all layers that share the rows."""
+        return self.rows.shape[1] + self.position.element_size()
 
     def check_slot(self, name: str, slots: Sequence[int]) -> list[int]:
         for slot in slots:
@@ -97,34 +103,33 @@ class SlotState:
         return list(slots)
 
     def zero(self, slots: Sequence[int]) -> None:
-        """Back to the start of a sequence."""
+        """Back to the start of a sequence, in all layers that share the rows."""
         index = self.check_slot("slots", slots)
-        for x in self._tensors():
-            x[index] = 0
+        self.rows[index] = 0
+        self.position[index] = 0
 
     def copy(self, src: int, dsts: Sequence[int]) -> None:
-        """One slot's state into others: the samples of one prompt."""
+        """One slot's state into others, in all layers that share the rows: the samples of one prompt."""
         self.check_slot("src", [src])
-        index = self.check_slot("dsts", dsts)
-        for x in self._tensors():
-            x[index] = x[src].clone()
+        index = torch.tensor(self.check_slot("dsts", dsts), device=self.rows.device)
+        for x in (self.rows, self.position):
+            x.index_copy_(0, index, x[src].clone().expand(len(index), *x.shape[1:]))
 
     def export(self, slot: int) -> dict[str, Tensor]:
-        """A slot's state in host memory, to be kept or sent. g_read is not in it: it is g rounded."""
+        """A slot's state in host memory, of all layers that share the rows, to be kept or sent."""
         self.check_slot("slot", [slot])
-        return {name: getattr(self, name)[slot].detach().to("cpu", copy=True) for name in FIELDS}
+        kept = torch.empty(self.rows.shape[1], dtype=torch.uint8, pin_memory=self.rows.is_cuda)
+        return {"row": kept.copy_(self.rows[slot]), "position": self.position[slot].to("cpu", copy=True)}
 
     def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
-        """Take over what `export` gave, also of another SlotState of the same layer. Raises ValueError naming the part that differs."""
+        """Take over what `export` gave, also of other slots of the same layers. Raises ValueError naming the part that differs."""
         self.check_slot("slot", [slot])
-        for name in FIELDS:
-            own, x = getattr(self, name)[slot], exported.get(name)
+        for name, own in (("row", self.rows[slot]), ("position", self.position[slot])):
+            x = exported.get(name)
             if x is None or x.shape != own.shape or x.dtype != own.dtype:
                 came = "nothing" if x is None else f"{list(x.shape)} {x.dtype}"
                 raise ValueError(f"exported.{name}: {came} came, {list(own.shape)} {own.dtype} wanted")
-        for name in FIELDS:
-            getattr(self, name)[slot] = exported[name].to(self.g.device)
-        self.g_read[slot] = self.g[slot].to(self.g_read.dtype)
+            own.copy_(x)
 
     def advance(self, slots: Tensor) -> None:
         """Count one token of every slot in int32 slots [n]; -1 is nobody. After all of a token's launches; safe in a CUDA graph."""
@@ -177,6 +182,30 @@ class SlotState:
         raw = torch.stack([tokens.adt[0], tokens.dt[0], tokens.trap[0]], dim=1)[:, :, token]  # [H, 3, n, C]
         self.ring_scalars[index, :, :3] = raw.permute(2, 0, 1, 3)
         self.ring_scalars[index, :, 3:] = run.scalars[tiles, :, :, :C]
+
+
+def _parts(layer: Layer, dtype: torch.dtype) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """What a slot of a layer is made of: shapes and dtypes."""
+    s, C, wide = layer.sizes, layer.chunk_size, torch.float32
+    read = {} if dtype == wide else {"g_read": ((s.H, s.P, s.N), dtype)}
+    return (
+        {"g": ((s.H, s.P, s.N), wide)}
+        | read
+        | {
+            "theta": ((s.H, s.S), wide),
+            "turn": ((s.H, s.S), wide),
+            "ring_k": ((s.H, C * s.R, s.N), dtype),
+            "ring_x": ((s.H, C, s.P), dtype),
+            "ring_scalars": ((s.H, SCALARS, C), wide),
+            "ring_b": ((C, s.R, s.G, s.N), dtype),
+            "ring_angle": ((C, s.S), dtype),
+        }
+    )
+
+
+def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Of a part, with what fills it up to the next one's start."""
+    return -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
 
 @torch.no_grad()

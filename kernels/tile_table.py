@@ -1,4 +1,4 @@
-"""Which tokens a tile holds, and with how many warps a tile is computed: what the host tells the tile kernels."""
+"""Which tokens a tile holds, and how the kernels that compute tiles are launched: what the host tells them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import triton
 from torch import Tensor
 
 from .checks import Sizes
+from .launch_table import lookup
+from .operands import architecture
 
 WIDTHS = (16, 32, 64, 128)  # of N and P
 RANKS = (1, 2, 4, 8)
@@ -56,23 +58,14 @@ def block_rows(size: int, R: int) -> int:
     return max(16, 1 << (size * R - 1).bit_length())
 
 
-def launch_options(N: int, P: int, rows: int) -> dict[str, Any]:
-    """Warps and stages of the kernels that compute whole tiles.
+def pinned(kernel: str, direction: str, sizes: Sizes, x: Tensor) -> dict[str, Any]:
+    """Launch options of a kernel's row for these sizes and x's dtype and device.
 
-    A multiply-add is fused only where the tile says so: the compiler's choice differs from kernel to kernel.
+    A multiply-add is fused only where a kernel says so: the compiler's choice differs from kernel to kernel.
     """
-    warps = 4 if max(P, rows) <= 64 else 8
-    return dict(num_warps=warps, num_stages=1, enable_fp_fusion=False)
-
-
-def decode_options(N: int, P: int) -> dict[str, Any]:
-    """Warps and stages of the replay step; one multiply-add as in launch_options."""
-    return dict(num_warps=4, num_stages=1, enable_fp_fusion=False)
-
-
-def recurrent_options() -> dict[str, Any]:
-    """Warps and stages of the recurrent step; its bits are its own."""
-    return dict(num_warps=4, num_stages=1)
+    dtype = "fp32" if x.dtype == torch.float32 else "bf16"
+    row = lookup(kernel, direction, dtype, architecture("v", x), N=sizes.N, P=sizes.P, R=sizes.R)
+    return row.options | dict(enable_fp_fusion=False)
 
 
 def check_tile(sizes: Sizes, size: int, dtype: torch.dtype, device: torch.device) -> None:

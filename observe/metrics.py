@@ -7,13 +7,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ..records import Group, RolloutStats
+from ..configs.errors import ConfigError
+from ..records import Group, RolloutStats, Verdict
+from ..rewards.judge import TRUNCATED_REASON
+from .alarms import judgements
 
 Row = dict[str, Any]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 ENGINE_COUNTS = (
     "prompt_tokens",
     "prefilled_tokens",
@@ -32,7 +37,7 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
     scores = [v.score for v in verdicts if v.score is not None]
     lengths = np.array([len(c.token_ids) for c in completions])
     ages = np.concatenate([version - c.policy_version for c in completions])
-    entries = {f"reward/{name}" for v in verdicts for name in v.components}
+    components = sorted({name for v in verdicts for name in v.components})
     return {
         "reward/mean": float(np.mean(scores)) if scores else math.nan,
         "reward/std": float(np.std(scores)) if scores else math.nan,
@@ -47,8 +52,25 @@ def rollout_metrics(groups: Sequence[Group], version: int) -> dict[str, float]:
         "completion/truncated": sum(c.finish_reason != "stop" for c in completions) / len(completions),
         "policy_age/mean": float(ages.mean()),
         "policy_age/max": int(ages.max()),
-        **{name: _component_mean(verdicts, name.removeprefix("reward/")) for name in sorted(entries)},
+        **{f"component/{name}": _component_mean(verdicts, name) for name in components},
+        **verifier_rates(groups),
     }
+
+
+def verifier_rates(groups: Sequence[Group]) -> dict[str, float]:
+    """Of each verifier by its short name, over what it was asked (not what a rule decided): mean score, shares failed and skipped."""
+    asked: dict[str, list[Verdict]] = {}
+    for name, _, _, verdict in judgements(groups):
+        if verdict.reason != TRUNCATED_REASON:
+            asked.setdefault(name.replace("/", "_"), []).append(verdict)
+    rates = {}
+    for name, verdicts in sorted(asked.items()):
+        scores = [v.score for v in verdicts if v.score is not None]
+        rates[f"verifier/{name}/score_mean"] = float(np.mean(scores)) if scores else math.nan
+        for status in ("failed", "skipped"):
+            count = sum(v.status.removeprefix("verifier_") == status for v in verdicts)
+            rates[f"verifier/{name}/{status}_share"] = count / len(verdicts)
+    return rates
 
 
 def engine_metrics(before: RolloutStats, now: RolloutStats) -> dict[str, float]:
@@ -81,7 +103,9 @@ def _component_mean(verdicts: Sequence[Any], name: str) -> float:
 class MetricsLog:
     """Appends rows to metrics.jsonl and forwards them to wandb."""
 
-    def __init__(self, path: Path, wandb_mode: str, project: str, name: str, config: Mapping[str, Any]):
+    def __init__(
+        self, path: Path, wandb_mode: str = "off", project: str = "", name: str = "", config: Mapping[str, Any] = EMPTY
+    ):
         self.path = path
         self.wandb = start_wandb(wandb_mode, project, name, path.parent, config) if wandb_mode != "off" else None
 
@@ -99,11 +123,15 @@ class MetricsLog:
 
 
 def start_wandb(mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A wandb run; offline it needs no network and no account."""
+    """A wandb run; offline it needs no network and no account. Raises ConfigError when wandb cannot be reached or does not know us."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     settings = wandb.Settings(init_timeout=60)
-    return wandb.init(
-        mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
-    )  # fmt: skip
+    try:
+        return wandb.init(
+            mode=mode, project=project, name=name, dir=str(folder), config=dict(config), settings=settings  # type: ignore[arg-type]
+        )  # fmt: skip
+    except wandb.errors.Error as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"log.wandb: got {mode}, wanted offline or off where wandb does not answer: {why}") from error

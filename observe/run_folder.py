@@ -11,9 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+import yaml
+
 from ..records import Group
 
-CHECKPOINT = "step_{:06d}"
+CHECKPOINT = "{}_{:06d}"
 PARTIAL = ".partial"
 
 
@@ -22,7 +24,8 @@ class RunFolderError(ValueError):
 
 
 class RunFolder:
-    """Layout: config.yaml, metrics.jsonl, evaluations.jsonl, warm_start/, rollouts/, checkpoints/, policy/, summary.json, curves.png."""
+    """Layout: config.yaml, metrics.jsonl, evaluations.jsonl, warm_start/, warm_start.jsonl, rollouts/, checkpoints/, policy/,
+    summary.json, curves.png. Checkpoints of reinforcement learning are called step_N, of supervised training sft_N."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -42,11 +45,21 @@ class RunFolder:
             raise RunFolderError(f"resume: got {path}, which holds no run, wanted a run folder to go on with")
         path.mkdir(parents=True, exist_ok=True)
         folder.lock()
+        for cut_off in path.glob(f"checkpoints/*{PARTIAL}"):
+            folder.discard(cut_off)
         if not resume and folder.used():
             raise RunFolderError(
                 f"run.dir: got {path}, which already holds a run, wanted an empty folder (or resume=true to go on with it)"
             )
         return folder
+
+    def claim(self, command: str) -> None:
+        """Raise RunFolderError when the folder's run was begun by another command, whose rows and checkpoints mean other things."""
+        file = self.path / "config.yaml"
+        saved = (yaml.safe_load(file.read_text()) if file.exists() else None) or {}
+        begun = saved.get("provenance", {}).get("command", command)
+        if begun != command:
+            raise RunFolderError(f"resume: got {self.path}, a run of mimosa {begun}, wanted one of mimosa {command}")
 
     @staticmethod
     def _default(root: Path, name: str, resume: bool) -> Path:
@@ -62,7 +75,11 @@ class RunFolder:
         return path
 
     def used(self) -> bool:
-        return any((self.path / name).exists() for name in ("config.yaml", "metrics.jsonl", "checkpoints"))
+        """Whether a run has left anything here; a configuration alone is what a failed start leaves."""
+        return any(
+            (self.path / name).exists()
+            for name in ("metrics.jsonl", "warm_start.jsonl", "evaluations.jsonl", "checkpoints")
+        )
 
     def lock(self) -> None:
         """Hold the folder for this process; the lock ends with it."""
@@ -90,26 +107,33 @@ class RunFolder:
     def warm_start(self) -> Path:
         return self.path / "warm_start"
 
-    def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob("step_*")
+    def checkpoints(self, kind: str = "step") -> list[Path]:
+        """Whole checkpoints of a kind, "step" or "sft", oldest first."""
+        found = (self.path / "checkpoints").glob(f"{kind}_*")
         return sorted(p for p in found if p.is_dir() and not p.suffix)
 
-    def begin_checkpoint(self, step: int) -> Path:
+    def begin_checkpoint(self, step: int, kind: str = "step") -> Path:
         """An empty folder beside the checkpoints, to be written and then handed to `commit`."""
-        name = CHECKPOINT.format(step)
-        partial = self.path / "checkpoints" / (name + PARTIAL)
+        return self.begin_folder(f"checkpoints/{CHECKPOINT.format(kind, step)}")
+
+    def begin_folder(self, name: str) -> Path:
+        """An empty folder beside the one called `name`, which it is to replace when it is whole."""
+        partial = self.path / (name + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         return partial
 
     def commit(self, partial: Path, keep: int) -> Path:
-        """Rename a whole checkpoint into place, then drop all but the newest `keep`."""
+        """Rename a whole checkpoint into place, then drop all but the newest `keep` of its kind."""
         final = partial.with_suffix("")
         replace_folder(partial, final)
-        for old in self.checkpoints()[:-keep]:
+        for old in self.checkpoints(final.name.partition("_")[0])[:-keep]:
             shutil.rmtree(old)
         return final
+
+    def drop_checkpoints(self, kind: str) -> None:
+        for old in self.checkpoints(kind):
+            shutil.rmtree(old)
 
     def discard(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
@@ -139,9 +163,7 @@ class RunFolder:
     def truncate_after(self, step: int) -> None:
         """Drop rows and rollouts of steps after `step`, which are to be done again."""
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            if (self.path / name).exists():
-                rows = [row for row in read_jsonl(self.path / name) if row["step"] <= step]
-                write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+            truncate_rows(self.path / name, step)
         for file in (self.path / "rollouts").glob("step_*.jsonl"):
             if int(file.stem.removeprefix("step_")) > step:
                 file.unlink()
@@ -156,7 +178,7 @@ def rollout_rows(step: int, group: Group) -> list[dict[str, Any]]:
             "step": step, "uid": c.uid, "sample": c.sample, "prompt": text, "ground_truth": group.prompt.ground_truth,
             "text": c.text, "finish_reason": c.finish_reason, "tokens": len(c.token_ids),
             "logprob": round(float(c.logprobs.sum()), 4), "policy_version": sorted({int(x) for x in c.policy_version}),
-            "status": v.status, "score": v.score, "reason": v.reason, "components": dict(v.components),
+            "verifier": group.prompt.verifier, "status": v.status, "score": v.score, "reason": v.reason, "components": dict(v.components),
         }
         for c, v in zip(group.completions, group.verdicts, strict=True)
     ]  # fmt: skip
@@ -173,6 +195,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if i + 1 < len(lines):
                 raise
     return rows
+
+
+def truncate_rows(path: Path, step: int) -> None:
+    """Drop the rows of steps after `step` from a file of JSON lines, if there is one."""
+    if path.exists():
+        rows = [row for row in read_jsonl(path) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_text(path: Path, text: str) -> None:

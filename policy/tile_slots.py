@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ..kernels.decode import mamba3_decode
 from ..kernels.projection import scan_from_projection
 from ..kernels.recurrent import mamba3_recurrent
-from ..kernels.slot_state import FIELDS, SlotState, prefill
+from ..kernels.slot_state import SlotState, prefill
 from ..kernels.tensors import State
 from .backbone import Backbone, Block
 from .slots import check_exported
@@ -62,47 +61,38 @@ class ReplaySlots(TileSlots):
 
     def __init__(self, backbone: Backbone, capacity: int):
         super().__init__(backbone, capacity)
-        dtype = self.blocks[0].mixer.in_proj.dtype
-        states = [SlotState.alloc(layer, capacity, dtype, self.device) for layer in self.layers]
-        self.position = states[0].position
-        self.states = [replace(state, position=self.position) for state in states]  # one count for all layers
-        self.bytes_per_slot = sum(state.bytes_per_slot - 4 for state in self.states) + 4
+        self.states = SlotState.alloc_all(self.layers, capacity, self.blocks[0].mixer.in_proj.dtype, self.device)
+        self.rows = self.states[0]  # a slot's row holds all layers
+        self.bytes_per_slot = self.rows.bytes_per_slot
 
     def zero(self, slots: Sequence[int]) -> None:
-        for state in self.states:
-            state.zero(slots)
+        self.rows.zero(slots)
 
     def copy(self, src: int, dsts: Sequence[int]) -> None:
-        for state in self.states:
-            state.copy(src, dsts)
+        self.rows.copy(src, dsts)
 
     def export(self, slot: int) -> dict[str, Tensor]:
-        parts = [state.export(slot) for state in self.states]
-        return {f"{i}.{name}": tensor for i, part in enumerate(parts) for name, tensor in part.items()}
+        return self.rows.export(slot)
 
     def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
-        self._check([slot])
-        own = {f"{i}.{name}": getattr(state, name)[slot] for i, state in enumerate(self.states) for name in FIELDS}
-        check_exported(exported, own)
-        for i, state in enumerate(self.states):
-            state.import_(slot, {name: exported[f"{i}.{name}"] for name in FIELDS})
+        self.rows.import_(slot, exported)
 
     @torch.no_grad()
     def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
         index = self._check(slots)
-        positions = self.position[index].tolist()
+        positions = self.rows.position[index].tolist()
         residual = self.backbone.embed(ids.unsqueeze(0))
         for block, layer, state in zip(self.blocks, self.layers, self.states, strict=True):
             rows = block.mixer.in_proj(block.normed(residual, "triton"), "triton")
             out = prefill(rows, layer, state, index, cu_seqlens, positions)
             residual = self._finished(block, residual, out)
-        self.position[index] += cu_seqlens.diff().to(self.position)
+        self.rows.position[index] += cu_seqlens.diff().to(self.rows.position)
 
     def _step(self, layer: int, rows: Tensor, slots: Tensor) -> Tensor:
         return mamba3_decode(rows, self.layers[layer], self.states[layer], slots)
 
     def _advance(self, slots: Tensor) -> None:
-        self.states[0].advance(slots)
+        self.rows.advance(slots)
 
 
 class RecurrentSlots(TileSlots):

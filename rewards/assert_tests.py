@@ -12,9 +12,12 @@ import importlib
 import sys
 import time
 from collections.abc import Callable
+from traceback import walk_stack, walk_tb
+from types import FrameType
 from typing import Any
 
 from .sandbox import Session, fault_of
+from .steps import heard, note
 from .wire import BadFrame, Handle, NoBuiltin, decode, encode
 
 Outcome = tuple[float | None, str]  # the score, None when the judge could not tell, and the reason
@@ -25,6 +28,8 @@ _RAISED: dict[str, type[Exception]] = {
     for name, kind in vars(builtins).items()
     if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NEVER_RAISED)
 }
+_TESTS = "<tests>"  # stands for a file's name
+_SHOWN = 200  # characters of a value in an explanation
 _BROKEN = (NameError, ImportError, SyntaxError)  # raised by the tests themselves, they are about the tests
 
 
@@ -44,6 +49,7 @@ class AssertTests:
         self.fault = ""  # of the candidate; stays, whatever the tests make of it
         self._broken = ""
         self._calls = 0
+        self._at = ""  # the line of the tests that calls now, where somebody wants to know
         self._last_raised: BaseException | None = None
         self._objects: dict[int, Remote] = {}
 
@@ -54,9 +60,14 @@ class AssertTests:
             return None, f"the tests do not compile: {error}"
         try:
             self._load(code)
+            note("load", "the program defines {!r}", self._tests["entry_point"])
             self._try(prelude, trials)
         except BaseException as error:  # noqa: BLE001 - the tests are foreign code to the judge too
+            if heard():
+                lines = [line for frame, line in walk_tb(error.__traceback__) if _is_test(frame)]
+                note("failed", "{}", self._place(lines))
             return self._failed(error)
+        self._passed()
         if self._broken:
             return None, self._broken
         if self.fault:
@@ -82,7 +93,7 @@ class AssertTests:
         names |= {name: self._supplied(name) for name in _unbound(prelude, trials) if self._can_supply(name)}
         exec(compile(prelude, "<prelude>", "exec", dont_inherit=True), names)
         names[entry] = stand_in
-        exec(compile(trials, "<tests>", "exec", dont_inherit=True), names)
+        exec(compile(trials, _TESTS, "exec", dont_inherit=True), names)
         check = names.get("check")
         if check is not None and check is not stand_in:
             names[entry] = stand_in  # which the tests took away from a function that is itself called check
@@ -104,10 +115,42 @@ class AssertTests:
     def _function(self, name: str) -> Callable[..., Any]:
         def candidate(*args: Any, **named: Any) -> Any:
             self._calls += 1
-            return self._value(self._ask(self._message("call", name, args, named)), handles=False)
+            if heard():
+                return self._explained(name, args, named)
+            return self._called(name, args, named)
 
         candidate.__name__ = candidate.__qualname__ = name
         return candidate
+
+    def _called(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return self._value(self._ask(self._message("call", name, args, named)), handles=False)
+
+    def _explained(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The call, with steps that say where the tests make it, what comes back, and which lines of the tests have passed."""
+        place = self._place([line for frame, line in walk_stack(sys._getframe()) if _is_test(frame)][:1])
+        if place != self._at:
+            self._passed()
+            self._at = place
+        given = ", ".join([*map(_shown, args), *(f"{key}={_shown(one)}" for key, one in named.items())])
+        try:
+            value = self._called(name, args, named)
+        except BaseException as error:
+            how = f": {self.fault}" if self.fault else f" raised {type(error).__name__}: {error}"
+            note(f"call {self._calls}", "{}: {}({}){}", place, name, given, how)
+            raise
+        note(f"call {self._calls}", "{}: {}({}) returned {}", place, name, given, _shown(value))
+        return value
+
+    def _passed(self) -> None:
+        if self._at:
+            note("passed", "{}", self._at)
+
+    def _place(self, lines: list[int]) -> str:
+        """The last of these lines of the tests, with its text."""
+        texts = self._tests["code"].splitlines()
+        if not lines or lines[-1] > len(texts):
+            return "outside the tests' own lines"
+        return f"line {lines[-1]} of the tests, {texts[lines[-1] - 1].strip()!r}"
 
     @staticmethod
     def _can_supply(name: str) -> bool:
@@ -213,6 +256,18 @@ class Remote(Handle):
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._tests.set_attribute(self.number, name, value)
+
+
+def _is_test(frame: FrameType) -> bool:
+    return frame.f_code.co_filename == _TESTS
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a value of type {type(value).__name__} that is too long to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _unbound(*modules: ast.Module) -> set[str]:

@@ -15,6 +15,7 @@ from .code_extraction import program
 from .judge_link import JudgeLate, JudgeLink, JudgeLost, JudgeRefused
 from .limits import MIB, Limits
 from .sandbox import TIERS
+from .steps import heard, note
 from .verifier import one_line, scored, verifier_failed
 
 _MOST = 1 << 19  # characters of a program; escaped, at most 12 bytes each, they still fit a frame
@@ -56,13 +57,14 @@ class CodeTests:
 
     def score(self, response: str, prompt: Prompt, *, truncated: bool = False) -> Verdict:
         """1 when the program passes every test of the row, else 0 with the reason."""
-        tests = _tests(prompt)
+        tests = tests_of(prompt)
         if not tests:
             return scored(0.0, "the row has no tests")
-        wrong = _malformed(tests)
+        wrong = malformed(tests)
         if wrong:
             return verifier_failed(f"tests of prompt {prompt.id!r}: {wrong}")
         code = program(response, str(tests.get("entry_point", "")))
+        note("extraction", "a program of {} characters in a response of {}:\n{}", len(code), len(response), code)
         if not code.strip():
             return scored(0.0, "no program in the response")
         if len(code) > _MOST:
@@ -76,7 +78,8 @@ class CodeTests:
     def _judged(self, code: str, tests: dict[str, Any]) -> Verdict:
         if self._refusal:
             return verifier_failed(self._refusal)
-        job = {"code": code, "tests": tests, "limits": self._limits.to_dict()}
+        job = {"code": code, "tests": tests, "limits": self._limits.to_dict(), "explain": heard()}
+        note("limits", "{}", self._limits)
         try:
             outcome = self._link.ask(job, self._limits.wall)
         except JudgeLate as late:
@@ -86,6 +89,9 @@ class CodeTests:
         except JudgeRefused as refused:
             self._refusal = f"no sandbox, so no code is run (option unsafe=true would): {refused}"
             return verifier_failed(self._refusal)
+        note("sandbox", "{}", self._link.about)
+        for stage, found in outcome.get("steps", ()):
+            note(stage, "{}", found)
         reason = self._noted(str(outcome["reason"]))
         return verifier_failed(reason) if outcome["score"] is None else scored(float(outcome["score"]), reason)
 
@@ -93,7 +99,7 @@ class CodeTests:
         return one_line(f"unsafe: {reason}" if self._unsafe else reason)
 
 
-def _tests(prompt: Prompt) -> Any:
+def tests_of(prompt: Prompt) -> Any:
     """The row's tests: the field of that name, or JSON in the ground truth; a text that is no JSON stays what it is."""
     tests = prompt.fields.get("tests") or prompt.ground_truth
     if isinstance(tests, str):
@@ -104,7 +110,7 @@ def _tests(prompt: Prompt) -> Any:
     return tests
 
 
-def _malformed(tests: Any) -> str:
+def malformed(tests: Any) -> str:
     """What is wrong with the row's tests; empty when nothing is."""
     if not isinstance(tests, Mapping):
         return f"{type(tests).__name__}, wanted an object with kind, and code or cases"

@@ -18,6 +18,7 @@ from .hedges import hedge
 from .latex import canonical, compact
 from .rational import rational
 from .shape import Shape, is_single, shape
+from .steps import note
 from .words import without_label, words_of
 
 GOLD_CHARS = 2000  # a longer ground truth is compared as text alone
@@ -61,18 +62,22 @@ def compare(answer: str, gold: Gold, algebra: Algebra) -> Finding:
     text = canonical(answer)
     if not text:
         return Finding(False, "empty answer")
+    note("canonical text", "answer {!r}, ground truth {!r}", text, gold.canonical)
     if len(gold.text) <= GOLD_CHARS and compact(text) == gold.compact:
         return Finding(True, "equal after normalisation")
     if len(gold.text) > GOLD_CHARS:
         return Finding(False, "not the same text")
     why = hedge(text, gold.canonical, several=gold.shape.kind in ("list", "set"))
+    note("hedges", "{}", why or "none")
     if why:
         return Finding(False, why)
     why = too_deep(text) or too_deep(gold.canonical)
     if why:
         return Finding(False, f"compared as text only: {why}")
     text = without_label(text, gold.canonical)
-    return _Comparison(algebra).decide(gold.shape, shape(text))
+    node = shape(text)
+    note("shape", "answer: {}, ground truth: {}", node.kind, gold.shape.kind)
+    return _Comparison(algebra).decide(gold.shape, node)
 
 
 class _Comparison:
@@ -156,6 +161,7 @@ class _Comparison:
     def _values(self, gold: str, answer: str) -> bool:
         a = quantity.split(gold)
         b = quantity.split(answer, bare=bool(a.unit))
+        note("quantity", "answer {}, ground truth {}", b, a)
         if a.base != b.base:
             self.reason = "another numeral base"
             return False
@@ -172,6 +178,7 @@ class _Comparison:
             self.reason = "equal after normalisation"
             return a.percent == b.percent
         words = words_of(gold), words_of(answer)
+        note("words", "answer {!r}, ground truth {!r}", words[1], words[0])
         if any(words):
             self.reason = "equal as words"
             return words[0] == words[1]
@@ -182,6 +189,7 @@ class _Comparison:
     def _numbers(self, a: quantity.Quantity, b: quantity.Quantity) -> bool | None:
         """Equal as exact numbers; None when one of them is none. A percent sign may be left out of a number beyond 1."""
         gold, answer = rational(a.value), rational(b.value)
+        note("exact numbers", "answer {}, ground truth {} (None: not a number by arithmetic)", answer, gold)
         if gold is None or answer is None:
             return None
         self.reason = "equal as exact numbers"
@@ -193,6 +201,7 @@ class _Comparison:
         why = refusal(answer) or refusal(gold)
         if kind == "value" and not why:
             why = stray(answer) or stray(gold)
+        note("guards", "{}", why or "nothing speaks against algebra")
         if why:
             self.reason = f"compared as text only: {why}"
             return False

@@ -13,7 +13,7 @@ ANSWER_CHARS = 400  # a longer answer is not one
 _BOX = "\\boxed"
 _OPEN_THINK, _CLOSE_THINK = "<think>", "</think>"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s*\\?%)?", re.ASCII)
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|(?:is|it|so|we)(?![A-Za-z]))", re.IGNORECASE)
 
 Extract = tuple[str | None, str]
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from numbers import Real
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from ..records import Completion, Prompt, Verdict
 from . import registry
-from .verifier import Verifier, one_line, scored, skipped, verifier_failed
+from .asking import asked, raised
+from .judge_link import JudgeLost
+from .verifier import Answer, BatchVerifier, Verifier, scored, skipped
 
 TRUNCATED = ("zero", "score", "mask")
+TRUNCATED_REASON = "truncated"  # of a verdict that the rule gave, and no verifier
+TokenIds = Mapping[str, np.ndarray]  # int [tokens]
 
 
 class Judge:
@@ -33,17 +39,47 @@ class Judge:
             raise ValueError(f"reward.truncated is {truncated!r}, wanted one of {', '.join(TRUNCATED)}")
         if retries < 0:
             raise ValueError(f"verifier.retries is {retries}, wanted 0 or more")
-        registry.check(verifier, options or {})
+        registry.check(verifier, options or {}, load=False)
         self._default, self._options = verifier, dict(options or {})
         self._truncated, self._timeout, self._retries = truncated, timeout, retries
         self._verifiers: dict[str, Verifier] = {}
+        self._labels: dict[str, str] = {}
 
     def judge(self, prompt: Prompt, completion: Completion) -> Verdict:
         """The verdict, with the seconds it took. Raises ValueError only when the prompt names a verifier that does not exist."""
-        start = time.perf_counter()
-        verdict = self._judged(prompt, completion)
-        seconds = time.perf_counter() - start
-        return Verdict(verdict.status, verdict.score, verdict.reason, seconds, verdict.components)
+        return self.judge_all([(prompt, completion)])[0]
+
+    def judge_all(
+        self, items: Sequence[tuple[Prompt, Completion]], prompt_ids: TokenIds | None = None
+    ) -> list[Verdict]:
+        """One verdict an item, in order; whatever a verifier does on one costs the others nothing.
+
+        Completions of one uid are a group. A verifier that scores groups sees the group's answers together, those that the rule for
+        truncated ones has not decided. prompt_ids: tokens of the prompts by uid, for functions that ask for them.
+        """
+        if len(items) == 1:
+            return [self._judged(_answer(*items[0], prompt_ids or {}))]
+        answers = [_answer(prompt, completion, prompt_ids or {}) for prompt, completion in items]
+        verdicts: dict[int, Verdict] = {}
+        by_name: dict[str, list[int]] = {}
+        for place, answer in enumerate(answers):
+            ruled = self._ruled(answer)
+            if ruled is not None:
+                verdicts[place] = ruled
+            else:
+                by_name.setdefault(self._name(answer.prompt), []).append(place)
+        for name, places in by_name.items():
+            found = self._attempts(name, [answers[place] for place in places])
+            verdicts |= dict(zip(places, found, strict=True))
+        return [verdicts[place] for place in range(len(answers))]
+
+    def start(self) -> None:
+        """Starts what the default verifier offers to start, so that no judgement waits for it. Raises JudgeRefused."""
+        verifier = self._verifiers.get(self._default) or self._created(self._default)
+        start = getattr(verifier, "start", None)
+        if callable(start):
+            with contextlib.suppress(JudgeLost):  # the next judgement tries again, and says so
+                start()
 
     def close(self) -> None:
         """Ends what the verifiers started."""
@@ -57,30 +93,52 @@ class Judge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _judged(self, prompt: Prompt, completion: Completion) -> Verdict:
-        truncated = completion.finish_reason != "stop"  # by length or by its deadline
-        if truncated and self._truncated == "zero":
-            return scored(0.0, "truncated")
-        if truncated and self._truncated == "mask":
-            return skipped("truncated")
-        verdict = self._attempt(prompt, completion.text, truncated)
-        for _ in range(self._retries):
-            if verdict.status != "verifier_failed":
-                break
-            verdict = self._attempt(prompt, completion.text, truncated)
-        return verdict
+    def _judged(self, answer: Answer) -> Verdict:
+        ruled = self._ruled(answer)
+        return self._attempts(self._name(answer.prompt), [answer])[0] if ruled is None else ruled
 
-    def _attempt(self, prompt: Prompt, text: str, truncated: bool) -> Verdict:
+    def _ruled(self, answer: Answer) -> Verdict | None:
+        """The verdict that a rule alone gives."""
+        if answer.truncated and self._truncated == "zero":
+            return scored(0.0, TRUNCATED_REASON)
+        if answer.truncated and self._truncated == "mask":
+            return skipped(TRUNCATED_REASON)
+        return None
+
+    def _name(self, prompt: Prompt) -> str:
+        """Of the prompt's verifier. A row may name those that are known, and the one of the settings: data starts no other code."""
         name = prompt.verifier or self._default
-        if name not in self._verifiers and name not in registry.known():
+        if name not in self._verifiers and name != self._default and name not in registry.known():
             raise ValueError(f"prompt {prompt.id!r}: {registry.unknown(name)}")
+        return name
+
+    def _attempts(self, name: str, answers: Sequence[Answer]) -> list[Verdict]:
+        """The verdicts of one verifier; what failed is asked again, of a verifier of groups with the rest of its group."""
+        verdicts = self._attempt(name, answers)
+        for _ in range(self._retries):
+            failed = {_group_of(a) for a, v in zip(answers, verdicts, strict=True) if v.status == "verifier_failed"}
+            if not failed:
+                break
+            whole = self._is_grouped(name)
+            again = [
+                place for place, (answer, verdict) in enumerate(zip(answers, verdicts, strict=True))
+                if (_group_of(answer) in failed if whole else verdict.status == "verifier_failed")
+            ]  # fmt: skip
+            for place, verdict in zip(again, self._attempt(name, [answers[p] for p in again]), strict=True):
+                seconds = verdicts[place].seconds + verdict.seconds
+                verdicts[place] = replace(verdict, seconds=seconds)
+        return verdicts
+
+    def _attempt(self, name: str, answers: Sequence[Answer]) -> list[Verdict]:
+        label = self._labels.get(name) or self._labels.setdefault(name, registry.label(name))
         try:
-            verifier = self._verifiers.get(name) or self._created(name)
-            return _checked(verifier.score(text, prompt, truncated=truncated), name, prompt.id)
-        except Exception as error:  # noqa: BLE001 - the border to foreign code: whatever it raises must not end the run
-            return verifier_failed(
-                f"verifier {name!r} raised {type(error).__name__} on prompt {prompt.id!r}: {_said(error)}"
-            )
+            return asked(self._verifiers.get(name) or self._created(name), label, answers)
+        except Exception as error:  # noqa: BLE001 - the border to foreign code: whatever its making raises must not end the run
+            return [raised(error, label, answer) for answer in answers]
+
+    def _is_grouped(self, name: str) -> bool:
+        verifier = self._verifiers.get(name)
+        return isinstance(verifier, BatchVerifier) and verifier.grouped
 
     def _created(self, name: str) -> Verifier:
         options = self._options if name == self._default else {}
@@ -88,35 +146,12 @@ class Judge:
         return self._verifiers[name]
 
 
-def _said(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - the border to foreign code: an exception's own text may raise too
-        return "(no message)"
+def _answer(prompt: Prompt, completion: Completion, prompt_ids: TokenIds) -> Answer:
+    truncated, uid = completion.finish_reason != "stop", completion.uid  # by length or by its deadline
+    return Answer(
+        prompt, completion.text, truncated, uid, completion.sample, completion.token_ids, prompt_ids.get(uid, ())
+    )
 
 
-def _checked(verdict: Any, name: str, prompt: str) -> Verdict:
-    """`verdict` when it is a sound one, its score a float and its reason one line; else the verifier's failure."""
-    wrong = _wrong(verdict)
-    if wrong:
-        return verifier_failed(f"verifier {name!r} on prompt {prompt!r} returned {wrong}")
-    score = float(verdict.score) if verdict.status == "scored" else None
-    reason = one_line(str(verdict.reason))
-    if type(verdict.score) is type(score) and reason is verdict.reason:
-        return verdict
-    return Verdict(verdict.status, score, reason, 0.0, verdict.components)
-
-
-def _wrong(verdict: Any) -> str:
-    """What a verifier returned in place of a sound verdict, and what was wanted; empty when it is one."""
-    if not isinstance(verdict, Verdict):
-        return f"{type(verdict).__name__}, wanted a Verdict"
-    if verdict.status in ("verifier_failed", "skipped"):
-        return ""
-    if verdict.status != "scored":
-        return f"status {verdict.status!r}, wanted scored, verifier_failed or skipped"
-    score: Any = verdict.score
-    is_number = type(score) is float or isinstance(score, Real)
-    if is_number and 0.0 <= score <= 1.0:  # false for nan
-        return ""
-    return f"score {score!r}, wanted a finite number from 0 to 1"
+def _group_of(answer: Answer) -> tuple[str, str]:
+    return answer.prompt.id, answer.group

@@ -21,6 +21,7 @@ from .assert_tests import AssertTests, CandidateGone, Outcome
 from .limits import Limits
 from .sandbox import TIERS, SandboxFailed, Slot
 from .self_test import breaches
+from .steps import listening
 
 MEMORY_BYTES = 4 << 30  # of the judge itself
 _GRACE = 0.2  # seconds for the tests to end after the candidate's limit
@@ -65,7 +66,9 @@ def main() -> None:
     alarm = Alarm()
     with open(jobs, "rb", closefd=False) as lines:
         for line in lines:
-            _reply(replies, _judge(json.loads(line), slot, alarm, replies))
+            job = json.loads(line)
+            judge = _explained if job.get("explain") else _judge
+            _reply(replies, judge(job, slot, alarm, replies))
     slot.close()
 
 
@@ -86,6 +89,12 @@ def choose(wanted: str) -> tuple[Slot | None, dict[str, Any]]:
         slot.close()
         refused.append(f"{tier}: the self-test broke out by {', '.join(won)}")
     return None, {"refused": refused}
+
+
+def _explained(job: dict[str, Any], slot: Slot, alarm: Alarm, replies: int) -> dict[str, Any]:
+    with listening() as steps:
+        outcome = _judge(job, slot, alarm, replies)
+    return {**outcome, "steps": [(step.stage, step.found) for step in steps]}
 
 
 def _judge(job: dict[str, Any], slot: Slot, alarm: Alarm, replies: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ..records import Prompt, Verdict
 from . import extraction
 from .comparison import compare, read_gold
 from .rational import integer
+from .steps import note
 from .verifier import one_line, scored, verifier_failed
 from .worker import AnswerLimit, Worker, WorkerFailed
 
@@ -42,9 +43,11 @@ class MathAnswer:
         answer, reason = self._answer(response)
         if answer is None:
             return scored(0.0, reason)
+        note("text", "answer {!r}, ground truth {!r}", answer, gold)
         if answer == gold:
             return _SAME_TEXT
         ours, theirs = integer(gold), integer(answer)
+        note("integers", "answer {}, ground truth {} (None: not a plain integer)", theirs, ours)
         if ours is not None and theirs is not None:
             return _SAME_INTEGER if ours == theirs else _OTHER_INTEGER
         try:
@@ -61,8 +64,13 @@ class MathAnswer:
 
     def _answer(self, response: str) -> extraction.Extract:
         text = extraction.after_reasoning(response)
+        note("reasoning", "the answer is looked for in {} of the response's {} characters", len(text), len(response))
         found = extraction.after_mark(text, self._mark) if self._mark else extraction.boxed(text)
-        return extraction.loose(text) if found[0] is None and self._lenient else found
+        note("extraction", "after the last {!r}: {!r} {}", self._mark or "\\boxed", *found)
+        if found[0] is None and self._lenient:
+            found = extraction.loose(text)
+            note("lenient", "a short text, or the last number: {!r} {}", *found)
+        return found
 
     def _bare(self, gold: str) -> str:
         """The ground truth's own answer when it is a whole solution."""
@@ -82,7 +90,20 @@ class _Budget:
     def equal(self, kind: str, gold: str, answer: str) -> bool:
         self._worker.start()
         start = time.monotonic()
+        note(
+            "worker",
+            "checker process {} is asked: {} {!r}, ground truth {!r}",
+            self._worker.started,
+            kind,
+            answer,
+            gold,
+        )
         try:
-            return self._worker.equal(kind, gold, answer, self._seconds)
+            equal = self._worker.equal(kind, gold, answer, self._seconds)
+        except (AnswerLimit, WorkerFailed) as error:
+            note("worker", "after {:.3f} s: {}", time.monotonic() - start, error)
+            raise
         finally:
             self._seconds -= time.monotonic() - start
+        note("worker", "after {:.3f} s: {}", time.monotonic() - start, "equal" if equal else "not equal")
+        return equal

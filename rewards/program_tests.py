@@ -10,6 +10,7 @@ from typing import Any
 from .assert_tests import Outcome
 from .limits import Limits
 from .sandbox import Session, Slot, fault_of
+from .steps import note
 from .wire import BadFrame
 
 
@@ -25,8 +26,14 @@ def run(tests: dict[str, Any], code: str, slot: Slot, limits: Limits, deadline: 
             try:
                 output = _output(session, code, limits.output, deadline)
             except _Fault as fault:
+                note(f"case {number}", "failed: input {!r}: the program {}", case["input"], fault)
                 return 0.0, f"case {number}: the program {fault}"
-        if _lines(output) != _lines(case["output"].encode("utf-8", "surrogatepass")):
+        same = lines(output) == lines(case["output"].encode("utf-8", "surrogatepass"))
+        outcome = "passed" if same else "failed"
+        note(
+            f"case {number}", "{}: input {!r}, output {!r}, wanted {!r}", outcome, case["input"], output, case["output"]
+        )
+        if not same:
             return 0.0, f"case {number}: another output"
     return 1.0, f"all {len(cases)} cases passed"
 
@@ -70,7 +77,7 @@ def _raised(session: Session) -> str:
     return f"raised {': '.join(str(one) for one in said)}" if type(said) is list else ""
 
 
-def _lines(output: bytes) -> list[bytes]:
+def lines(output: bytes) -> list[bytes]:
     lines = [line.rstrip() for line in output.split(b"\n")]
     while lines and not lines[-1]:
         lines.pop()

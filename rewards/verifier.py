@@ -6,7 +6,11 @@ runs into a limit scores 0; a verifier that breaks says so and carries no score;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from ..records import Prompt, Verdict
 
@@ -25,6 +29,32 @@ class Verifier(Protocol):
 
     def close(self) -> None:
         """Ends what the verifier started. Closing twice is fine; scoring afterwards may start it again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One response to be judged among others, with what is known of it besides its text."""
+
+    prompt: Prompt
+    text: str
+    truncated: bool = False
+    group: str = ""  # answers to one prompt that belong together share it: the request's uid
+    number: int = 0  # within its group
+    token_ids: Sequence[int] | np.ndarray = ()  # int [tokens] of the response; empty when they are not known
+    prompt_ids: Sequence[int] | np.ndarray = ()  # of the prompt; the same
+
+
+@runtime_checkable
+class BatchVerifier(Verifier, Protocol):
+    """A verifier that may be asked about several answers at once: because one call serves them all, or side by side."""
+
+    grouped: (
+        bool  # whether an answer's score depends on the others of its group, so that they must be asked for together
+    )
+
+    def score_all(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """One verdict an answer, in order."""
         ...
 
 

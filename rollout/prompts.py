@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from ..configs.schema import FieldsConfig, SourceConfig
 from ..records import Message, Prompt
+from .row_formats import recognised
 from .sources import RawRow, raw_rows
 from .tasks import make_task
 
+Note = Callable[[str], None]
 PARTS = 10_000  # a split's fraction is rounded to one of so many
 
 
-def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True) -> list[Prompt]:
+def load_rows(
+    source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True, note: Note = lambda text: None
+) -> list[Prompt]:
     """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs. Rows that are not to be
-    `judged` need no ground truth.
+    `judged` need no ground truth. `note` is told when rows have another system's form.
 
     Raises ValueError, one line, when the source has no rows, a row lacks its prompt or ground truth (named by file and
     line), or two rows have the same id.
@@ -30,8 +34,13 @@ def load_rows(source: SourceConfig, fields: FieldsConfig, verifier: str, judged:
         return rows
     rows = []
     places: dict[str, str] = {}
+    forms: set[str] = set()
     for number, raw in enumerate(raw_rows(source), start=1):
-        row = _mapped(raw, number, fields, verifier, judged)
+        form, columns, names = recognised(raw.columns, fields)
+        if form and form not in forms:
+            forms.add(form)
+            note(f"{raw.place}: a row of {form}'s form: prompt {names.prompt!r}, ground truth {names.ground_truth!r}")
+        row = _mapped(RawRow(raw.place, columns), number, names, verifier, judged)
         if row.id in places:
             raise ValueError(f"{raw.place}: {fields.id}: got {row.id!r} again, first at {places[row.id]}, wanted new")
         places[row.id] = raw.place
@@ -94,14 +103,18 @@ def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judge
     response = _column(raw.columns, fields.response)
     identity = _column(raw.columns, fields.id)
     named = _column(raw.columns, fields.verifier)
-    used = (fields.prompt, fields.ground_truth, fields.response, fields.id, fields.verifier)
+    used = {fields.prompt, fields.response, fields.id, fields.verifier, "ground_truth"}
+    others = {name: value for name, value in raw.columns.items() if name not in used}
+    truth = _column(raw.columns, fields.ground_truth)
+    if judged and not isinstance(truth, str):
+        others["ground_truth"] = truth  # for functions that want it as the row has it
     return Prompt(
         id=str(number) if identity is None else str(identity),
         prompt=_prompt(raw, fields),
         verifier=verifier if named is None else str(named),
         ground_truth=_ground_truth(raw, fields) if judged else "",
         response=None if response is None else str(response),
-        fields={name: value for name, value in raw.columns.items() if name not in used},
+        fields=others,
     )
 
 

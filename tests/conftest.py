@@ -9,6 +9,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
@@ -45,9 +46,18 @@ def process_group():
     leave_group()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Tests that start Ray actors share one cluster and both cores: they stay together on one of the two workers."""
-    for item in items:
-        if item.path.parent.name == "cluster":
-            item.add_marker(pytest.mark.xdist_group("ray"))
+class Rooms(LoadScopeScheduling):
+    """What pytest-xdist hands to a worker at once. xdist's own groups do nothing under pytest 9.2, which keeps no `_nodeid`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.startswith("tests/cluster/"):
+            return "cluster"  # these start Ray actors: they share one cluster and both cores
+        return (
+            nodeid if file.startswith("tests/kernels/") else file
+        )  # tests of a file share fixtures; kernels have none
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Rooms(config, log)

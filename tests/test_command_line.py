@@ -66,6 +66,16 @@ def test_bad_rows_are_named_by_line(content, said, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_row_without_a_demonstration_is_named_where_one_is_wanted(capsys, tmp_path):
+    rows = [{"question": f"{i}?", "answer": f"#### {i}", "solution": f"it is {i}"} for i in range(60)]
+    del rows[7]["solution"]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [f"data.train.path={tmp_path}/train.jsonl", "data.fields.response=solution", f"run.dir={tmp_path}/run"]
+    assert main(["sft", "gsm8k", "sft.steps=2", *arguments]) == 2
+    assert "prompt '8': no response, wanted a demonstration (data.fields.response names it)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_and_version():
     done = subprocess.run([sys.executable, "-m", "mimosa", "--version"], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == f"mimosa {__version__}"

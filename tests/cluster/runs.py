@@ -20,6 +20,11 @@ TINY = [
     "data.eval_prompts=8", "train.eval_every=0", "checkpoint.every=1", "verifier.batch=5", "learner.threads=1",
 ]  # fmt: skip
 
+WARM_START = [
+    "sft.steps=200", "sft.probe_every=20", "sft.stop_at=0.2", "sft.optimizer.lr=8e-3", "checkpoint.every=20", "rollout.actors=1",
+    "verifier.actors=1",
+]  # fmt: skip
+
 
 def tiny_run(folder: Path, *overrides: str) -> Config:
     """A run of seconds: three digits mod 7 with a random policy of one layer."""

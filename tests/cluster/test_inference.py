@@ -55,7 +55,7 @@ def test_generate_writes_every_sample_in_order_with_its_logprobs(policy, tmp_pat
 def test_eval_prints_pass_at_k(policy, tmp_path):
     out = tmp_path / "eval.json"
     arguments = ["eval", "--policy", str(policy), "--out", str(out), "smoke", "data.eval_prompts=9", "eval.samples=4"]
-    assert main([*arguments, *SMALL]) == 0
+    assert main([*arguments, *SMALL, "rollout.actors=1", "verifier.actors=1"]) == 0
     found = json.loads(out.read_text())
     assert found.keys() >= {"pass@1", "pass@2", "pass@4", "prompts", "samples", "standard_error", "policy", "seed"}
     assert (found["prompts"], found["samples"]) == (9, 4)

@@ -1,5 +1,9 @@
 """Two learner ranks with their rollout actors: what is broadcast is the same everywhere, and what one process would have learned."""
 
+import os
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import ray
@@ -8,7 +12,7 @@ from builders import samples, tiny_config
 from plain import plain_training
 
 from mimosa.cluster.learner_actor import LearnerTask
-from mimosa.cluster.learners import LearnerGroup
+from mimosa.cluster.learners import LearnerGroup, LearnerLost
 from mimosa.cluster.stages import Stages
 from mimosa.cluster.watchdog import StopFlag
 from mimosa.configs.schema import Config, LearnerConfig, OptimizerConfig, RolloutConfig
@@ -23,16 +27,23 @@ pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
 OPTIMIZER = OptimizerConfig(lr=1e-3)
 
 
-@pytest.mark.parametrize(("stage", "dtype"), [(1, ""), (2, ""), (2, "bf16"), (3, "bf16")])
-def test_one_version_everywhere(stage, dtype, tmp_path):
-    blueprint = Blueprint(tiny_config(compute_dtype=dtype), chars_tokenizer("0123456789+=-*"), "auto")
-    config = Config(
-        seed=5, rollout=RolloutConfig(actors=2, slots=4),
-        learner=LearnerConfig(actors=2, threads=1, zero_stage=stage, optimizer=OPTIMIZER),
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def stages(request, ray_cluster):
+    """Two rollout actors of a dtype, and what they were made of."""
+    blueprint = Blueprint(tiny_config(compute_dtype=request.param), chars_tokenizer("0123456789+=-*"), "auto")
+    config = Config(seed=5, rollout=RolloutConfig(actors=2, slots=4))
+    made = Stages(blueprint, config, Console(False), StopFlag(), judged=False)
+    yield request.param, blueprint, made
+    made.close()
+
+
+@pytest.mark.parametrize(("stages", "stage"), [("", 2), ("bf16", 2), ("bf16", 3)], indirect=["stages"])
+def test_one_version_everywhere(stages, stage, tmp_path):
+    dtype, blueprint, stages = stages
+    learning = LearnerConfig(actors=2, threads=1, zero_stage=stage, optimizer=OPTIMIZER)
+    config = replace(stages.config, learner=learning)
     updates = pack_updates(samples(41), 2, ranks=2, token_budget=150, seed=0)
     learners = LearnerGroup(blueprint, config, LearnerTask("", False, 10))
-    stages = Stages(blueprint, config, Console(False), StopFlag(), judged=False)
     try:
         learners.start()
         reports = learners.call("learn", updates)
@@ -46,9 +57,11 @@ def test_one_version_everywhere(stage, dtype, tmp_path):
         assert sums == [version.checksum] * 4
         assert bool(version.bfloat16) == (dtype == "bf16")
         learners.call("save_policy", str(tmp_path))
+        os.kill(learners.call("pid")[0], signal.SIGKILL)
+        with pytest.raises(LearnerLost, match="a learner rank died in export"):  # not a reference to no weights
+            learners.export(2)
     finally:
         learners.kill()
-        stages.close()
     torch.manual_seed(5)
     expected = Mamba3ForCausalLM(blueprint.config)
     norms = plain_training(expected, updates, OPTIMIZER, 10)

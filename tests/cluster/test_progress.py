@@ -39,7 +39,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(learner, tmp_path):
     saver.write(Progress(StreamState(0, 6), step=1, version=1), lambda folder: save_learner(learner, folder))
     before = learner.checksum()
     learner.learn(pack_updates(samples(8), 1, 1, 100, 0))
-    with disk_full_after(100_000), pytest.raises(CheckpointError, match=r"step 2 could not be written: .*step_000001"):
+    with (
+        disk_full_after(100_000),
+        pytest.raises(CheckpointError, match=r"step 2 could not be written with \d+ MiB free: .*step_000001"),
+    ):
         saver.write(Progress(StreamState(0, 12), step=2, version=2), lambda folder: save_learner(learner, folder))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000001"]
     assert saver.read(saver.latest()) == Progress(StreamState(0, 6), step=1, version=1)
@@ -56,8 +59,12 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 
 def test_a_checkpoint_that_was_cut_off_is_none(tmp_path):
     run = RunFolder(tmp_path)
+    Saver(run, CheckpointConfig()).write(Progress(StreamState(), step=4), lambda folder: None)
     run.begin_checkpoint(5)
-    assert run.checkpoints() == []
+    assert [p.name for p in run.checkpoints()] == ["step_000004"]
+    again = RunFolder.open(str(tmp_path), "", "", True)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step_000004"]
+    again.release()
 
 
 def test_rows_after_a_checkpoint_are_dropped_and_a_torn_line_is_no_row(tmp_path):

@@ -111,6 +111,21 @@ def test_data_is_wanted_only_where_rows_are_read():
         require_data(config)
 
 
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("verifier.resources={judges: many}", "a mapping to numbers"),
+        ("verifier.resources={judges: 0}", "whole numbers or fractions of 1"),
+        ("verifier.resources={judges: 1.5}", "whole numbers or fractions of 1"),
+        ("verifier.resources.CPU=1", "none of them Ray's own"),
+    ],
+)
+def test_resources_that_ray_would_not_take(override, wanted):
+    with pytest.raises(ConfigError) as caught:
+        load(None, [override])
+    assert str(caught.value).startswith("verifier.resources: got {") and wanted in str(caught.value)
+
+
 @pytest.mark.parametrize("override", ["rollout.top_k=5", "rollout.top_p=0.9", "rollout.min_p=0.1"])
 def test_training_draws_from_the_whole_softmax(override):
     require_whole_softmax(load(None, []))

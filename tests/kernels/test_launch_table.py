@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from mimosa.kernels.kernel_registry import announce, announced
-from mimosa.kernels.launch_table import DIRECTIONS, TABLE, Launch, choose, lookup, read_rows, rows, write_rows
+from mimosa.kernels.launch_table import DIRECTIONS, TABLE, Launch, choose, lookup, read_rows, replaced, rows, write_rows
 
 
 def a_row(arch, source, **shape):
@@ -74,6 +74,15 @@ def test_the_rows_of_the_file():
 def test_rows_are_pinned():
     with pytest.raises(dataclasses.FrozenInstanceError):
         rows()[0].warps = 16  # type: ignore[misc]
+
+
+def test_a_row_may_be_replaced_while_measuring():
+    old = lookup("replay", "step", "bf16", "sm_90", N=128, P=64, R=1)
+    new = dataclasses.replace(old, warps=16)
+    with pytest.raises(KeyError), replaced(old, new):
+        assert lookup("replay", "step", "bf16", "sm_90", N=128, P=64, R=1) is new
+        raise KeyError
+    assert lookup("replay", "step", "bf16", "sm_90", N=128, P=64, R=1) == old
 
 
 def test_a_kernel_is_announced_once():

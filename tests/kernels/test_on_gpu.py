@@ -123,7 +123,7 @@ def layer_on_gpu(R: int, C: int, H: int = 4, norm: bool = False) -> Layer:
 @pytest.mark.parametrize("norm", [False, True], ids=["", "norm"])
 @pytest.mark.parametrize("walked", [False, True], ids=["at_once", "walked"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("R", "C"), [(1, 64), (1, 32), (2, 32), (4, 16), (8, 8)], ids=str)
+@pytest.mark.parametrize(("R", "C"), [(1, 64), (2, 32), (4, 16), (8, 8)], ids=str)
 def test_a_decoded_row_has_the_bits_of_the_scans_row(R, C, dtype, walked, norm, monkeypatch):
     """Two sequences that start apart, over more than two chunks each, at every position."""
     monkeypatch.setattr("mimosa.kernels.scan_forward.WALKS", 1 if walked else 10**6)

@@ -13,6 +13,7 @@ from recurrence import FIELDS, TOKENS, Arguments, example, example_state, piece,
 from torch import Tensor
 
 from mimosa.kernels.dispatch import mamba3_scan
+from mimosa.kernels.scan_forward import _Scan, reference_gradients
 
 INPUTS = (*TOKENS, "q_bias", "k_bias", "D", "mimo_x", "mimo_z", "mimo_o", "norm_w")
 SCANS = [*names("siso_*"), *names("mimo_*")]
@@ -108,6 +109,27 @@ def test_walked_sequences_are_tiles_all_at_once_bit_for_bit(R: int, continued: b
         ran.append([out, *end, *gradients])
     for x, y in zip(*ran, strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("R", [0, 2])
+def test_the_gradients_of_bf16_calls_are_those_of_the_kernels(R: int) -> None:
+    """What stands in for the backward kernels in bf16, asked in fp32, where both may be asked."""
+    arguments = fp32(example(6, T=11, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
+    bounds = torch.tensor([0, 4, 11])
+    state = tuple(x.float() for x in example_state(6, arguments, 2))
+    names = [*TOKENS, "q_bias", "k_bias", "D", "mimo_x", "mimo_z", "mimo_o", "norm_weight"]
+    tokens = [arguments[n].unsqueeze(2) if n in "qk" and not R else arguments[n] for n in TOKENS]
+    weights = [arguments.get(n) for n in names[8:]]
+    weights = [w.unsqueeze(1) if n.endswith("bias") and not R else w for n, w in zip(names[8:], weights, strict=True)]
+    how = dict(pairing="half", chunk_size=3, cu_seqlens=bounds)
+    leaves = [None if x is None else x.clone().requires_grad_() for x in (*tokens, *weights, *state)]
+    outputs = _Scan.apply(how, *leaves)
+    grads = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i, x in enumerate(outputs)]
+    given = [x for x in leaves if x is not None]
+    ours = torch.autograd.grad(outputs, given, grads)
+    theirs = [x for x in reference_gradients(how, leaves, grads) if x is not None]
+    for x, y in zip(ours, theirs, strict=True):
+        assert error(x, y) < 1e-4
 
 
 def test_a_row_does_not_see_later_tokens() -> None:

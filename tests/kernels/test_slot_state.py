@@ -8,9 +8,10 @@ from goldens import angle_error, error
 from projected import example_layer, example_rows
 
 from mimosa.kernels.projection import scan_from_projection
-from mimosa.kernels.slot_state import FIELDS, SlotState, prefill
+from mimosa.kernels.slot_state import SlotState, prefill
 
 C = 3
+FIELDS = ("g", "theta", "turn", "ring_k", "ring_x", "ring_scalars", "ring_b", "ring_angle", "position")
 
 
 def live(state: SlotState, slot: int) -> dict[str, torch.Tensor]:
@@ -69,27 +70,43 @@ def test_copy_zero_export_import() -> None:
     layer = example_layer(C=C)
     state = SlotState.alloc(layer, 4, torch.float32, "cpu")
     prefill(example_rows(layer, C + 2).unsqueeze(0), layer, state, [1])
+    before = {name: getattr(state, name)[1].clone() for name in FIELDS}
     state.copy(1, [0, 3])
     exported = state.export(1)
     state.zero([1, 3])
     for name in FIELDS:
         x = getattr(state, name)
-        assert torch.equal(x[0], exported[name]) and exported[name].any(), name
+        assert torch.equal(x[0], before[name]) and before[name].any(), name
         assert not x[1].any() and not x[2].any() and not x[3].any(), name
     state.import_(2, exported)
-    assert all(torch.equal(getattr(state, name)[2], exported[name]) for name in FIELDS)
-    exported["g"].fill_(5.0)
-    assert not (state.g[2] == 5.0).all()  # what was taken over is a copy
+    assert all(torch.equal(getattr(state, name)[2], before[name]) for name in FIELDS)
+    exported["row"].fill_(5)
+    assert torch.equal(state.g[2], before["g"])  # what was taken over is a copy
+
+
+def test_layers_share_a_slot_s_row() -> None:
+    """Two layers of different sizes: each has its own part of the row, and the row goes as one."""
+    layers = [example_layer(C=C), example_layer(7, C=C, R=2, N=32, S=8, H=1)]
+    states = SlotState.alloc_all(layers, 3, torch.float32, "cpu")
+    alone = [SlotState.alloc(layer, 3, torch.float32, "cpu") for layer in layers]
+    for layer, state, own in zip(layers, states, alone, strict=True):
+        rows = example_rows(layer, C + 1).unsqueeze(0)
+        prefill(rows, layer, state, [2], positions=[0])
+        prefill(rows, layer, own, [2])
+    states[0].position[2] = C + 1
+    states[1].copy(2, [0])
+    for state, own in zip(states, alone, strict=True):
+        for name in FIELDS:
+            assert torch.equal(getattr(state, name)[0], getattr(own, name)[2]), name
+            assert not getattr(state, name)[1].any(), name
 
 
 def test_half_precision_slots_keep_a_rounded_copy_of_the_state() -> None:
-    layer = example_layer(C=C)
-    state = SlotState.alloc(layer, 2, torch.bfloat16, "cpu")
-    exported = state.export(0) | {"g": torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(4))}
-    state.import_(1, exported)
-    assert torch.equal(state.g_read[1], exported["g"].bfloat16())
-    state.copy(1, [0])
-    assert torch.equal(state.g_read[0], exported["g"].bfloat16())
+    state = SlotState.alloc(example_layer(C=C), 2, torch.bfloat16, "cpu")
+    state.g[0] = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(4))
+    state.g_read[0] = state.g[0].bfloat16()
+    state.import_(1, state.export(0))
+    assert torch.equal(state.g_read[1], state.g[0].bfloat16()) and torch.equal(state.g[1], state.g[0])
 
 
 @pytest.mark.parametrize(("dtype", "wide"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=["fp32", "bf16"])
@@ -119,8 +136,14 @@ def test_what_slots_refuse() -> None:
         (lambda: state.copy(-1, [0]), r"^src: slot -1 came"),
         (lambda: state.copy(0, [5]), r"^dsts: slot 5 came"),
         (lambda: state.view(0, layer), r"^slot: 0 came, which holds no token yet"),
-        (lambda: state.import_(0, {"g": state.g[0]}), r"^exported.theta: nothing came, \[2, 4\] torch.float32 wanted"),
-        (lambda: state.import_(0, state.export(1) | {"g": state.g}), r"^exported.g: \[2, 2, 16, 16\]"),
+        (
+            lambda: state.import_(0, {"position": state.position[0]}),
+            r"^exported.row: nothing came, \[\d+\] torch.uint8 wanted",
+        ),
+        (
+            lambda: state.import_(0, state.export(1) | {"row": state.rows}),
+            r"^exported.row: \[2, \d+\] torch.uint8 came",
+        ),
         (lambda: prefill(rows, layer, state, [0, 1]), r"^slots: \[0, 1\] came, 1 different ones wanted"),
         (lambda: prefill(rows, layer, state, [1, 1], torch.tensor([0, 2, 4])), r"^slots: \[1, 1\] came, 2 different"),
         (lambda: prefill(rows, layer, state, [0], torch.tensor([0, 3])), r"^cu_seqlens: ends with 3, wanted T = 4"),

@@ -32,7 +32,9 @@ def tokens(count: int, seed: int = 1) -> Tensor:
     return torch.randint(0, 19, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-def continued(model: Mamba3ForCausalLM, prompts: list[Tensor], steps: int, mode: str = "replay") -> tuple[Tensor, Tensor]:
+def continued(
+    model: Mamba3ForCausalLM, prompts: list[Tensor], steps: int, mode: str = "replay"
+) -> tuple[Tensor, Tensor]:
     """Tokens [steps, n] drawn after the prompts and their logprobs, by slots in odd order, with nobody in between."""
     slots, head = model.slots(4, mode), model.head()
     places = [3, 0, 2][: len(prompts)]
@@ -111,5 +113,5 @@ def test_a_slot_goes_on_elsewhere(mode: str) -> None:
     slots.zero([0])
     with pytest.raises(ValueError, match="slots: got 4, wanted 0 to 3"):
         slots.prefill(ids, torch.tensor([0, len(ids)], dtype=torch.int32), [4])
-    with pytest.raises(ValueError, match="exported.0"):
+    with pytest.raises(ValueError, match="exported"):
         elsewhere.import_(0, {})

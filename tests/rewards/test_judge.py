@@ -194,3 +194,127 @@ def test_reasons_fit_on_a_line_whatever_they_hold():
     assert one_line("plain") == "plain"
     assert one_line("a\n\tb\x00\ud800é") == "a b\\x00\\ud800\\xe9"
     assert len(one_line("x" * 10_000)) == 300
+
+
+class Grouped:
+    """A verifier of groups: the score is the rank within what it is asked for together; its first `failures` calls fail on "bad"."""
+
+    name = "grouped"
+    grouped = True
+
+    def __init__(self, *, timeout, failures=0):
+        self.calls, self.failures = [], failures
+
+    def score(self, response, prompt, *, truncated=False):
+        raise AssertionError("asked alone")
+
+    def score_all(self, answers):
+        self.calls.append([answer.text for answer in answers])
+        self.failures -= 1
+        found = [scored(place / len(answers), "rank") for place in range(len(answers))]
+        return [
+            verifier_failed("busy") if answer.text == "bad" and self.failures >= 0 else one
+            for answer, one in zip(answers, found, strict=True)
+        ]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def grouped(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "grouped", Grouped)
+
+
+def of_group(uid, *texts, finish_reason="stop"):
+    ids = np.array([1, 2], np.int32)
+    return [
+        Completion(uid, i, ids, np.zeros(2, np.float32), np.zeros(2, np.int32), finish_reason, text)
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_items_keep_their_order_whatever_judges_them(grouped):
+    x, y = of_group("a", "x", "y")
+    box, cut = completion("\\boxed{42}"), completion("", "length")
+    with Judge("grouped") as judge:
+        verdicts = judge.judge_all(
+            [(prompt("grouped"), x), (prompt("exact"), box), (prompt("math"), cut), (prompt("grouped"), y)]
+        )
+    assert [verdict.score for verdict in verdicts] == [0.0, 1.0, 0.0, 0.5]
+    assert all(verdict.seconds > 0 for verdict in verdicts if verdict.reason != "truncated")
+
+
+def test_a_failure_in_a_group_asks_for_the_whole_group_again(grouped):
+    items = [
+        (prompt("grouped"), one) for uid in "ab" for one in of_group(uid, *{"a": ("x", "bad"), "b": ("y", "z")}[uid])
+    ]
+    judge = Judge("grouped", {"failures": 1})
+    verdicts = judge.judge_all(items)
+    assert judge._verifiers["grouped"].calls == [["x", "bad", "y", "z"], ["x", "bad"]]
+    assert [verdict.score for verdict in verdicts] == [0.0, 0.5, 0.5, 0.75]
+
+
+def test_a_verifier_of_groups_sees_what_no_rule_decided(grouped):
+    items = [
+        (prompt("grouped"), one) for one in (*of_group("a", "x", "y"), *of_group("a", "cut", finish_reason="length"))
+    ]
+    judge = Judge("grouped")
+    assert [verdict.reason for verdict in judge.judge_all(items)] == ["rank", "rank", "truncated"]
+    assert judge._verifiers["grouped"].calls == [["x", "y"]]
+
+
+def test_tokens_reach_a_verifier_that_asks_for_them(monkeypatch):
+    seen = []
+
+    class Tokens(Grouped):
+        def score_all(self, answers):
+            seen.extend((list(a.prompt_ids), list(a.token_ids), a.number, a.group) for a in answers)
+            return super().score_all(answers)
+
+    monkeypatch.setitem(registry.BUILT_IN, "tokens", Tokens)
+    Judge("tokens").judge_all([(prompt("tokens"), one) for one in of_group("a", "x", "y")], {"a": np.array([5, 6])})
+    assert seen == [([5, 6], [1, 2], 0, "a"), ([5, 6], [1, 2], 1, "a")]
+
+
+class Counts:
+    name = "counts"
+    grouped = False
+
+    def __init__(self, *, timeout):
+        pass
+
+    def score(self, response, prompt, *, truncated=False):
+        raise AssertionError("asked alone")
+
+    def score_all(self, answers):
+        if any(answer.text == "raise" for answer in answers):
+            raise RuntimeError("all of it")
+        return [scored(1.0, "")] * (len(answers) - 1)
+
+    def close(self):
+        pass
+
+
+def test_a_batch_that_raises_or_comes_back_short_is_the_verifiers_failure(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "counts", Counts)
+    judge = Judge("counts", retries=0)
+    short = judge.judge_all([(prompt("counts"), one) for one in of_group("a", "x", "y")])
+    assert {verdict.reason for verdict in short} == {"verifier 'counts' returned 1 verdicts for 2 answers"}
+    raised = judge.judge_all([(prompt("counts"), one) for one in of_group("a", "x", "raise")])
+    assert [verdict.status for verdict in raised] == ["verifier_failed"] * 2
+    assert "raised RuntimeError on prompt 'row 7': all of it" in raised[0].reason
+
+
+@pytest.mark.parametrize("components", [{"a": float("nan")}, {"a": "1"}, {1: 1.0}, [1.0]])
+def test_components_that_cannot_be_recorded_are_the_verifiers_failure(foreign, components):
+    verdict = foreign(Verdict("scored", 1.0, "", components=components), retries=0).judge(
+        prompt("foreign"), completion("")
+    )
+    assert verdict.status == "verifier_failed" and "components that are no finite numbers by name" in verdict.reason
+
+
+def test_a_row_cannot_name_a_file_or_an_address_of_its_own():
+    for spec in ("/tmp/evil.py:f", "os:system", "http://127.0.0.1:1/"):
+        with pytest.raises(ValueError, match="prompt 'row 7': unknown verifier"):
+            Judge().judge(prompt(spec), completion(""))

@@ -105,6 +105,10 @@ def test_lenient_takes_the_last_number_or_a_short_whole_text():
     strict, lenient = MathAnswer(), MathAnswer(lenient=True)
     for response, gold, score in [
         ("The answer is 42.", "42", 1.0),
+        ("It is 42.", "42", 1.0),
+        ("So 41 it is", "42", 0.0),
+        ("It is 42.", "42", 1.0),
+        ("So 41 it is", "42", 0.0),
         ("First 41, then $1,042.50 remain", "1042.5", 1.0),
         ("It is 42 and not 41.", "42", 0.0),
         ("3/4", "0.75", 1.0),

@@ -1,11 +1,14 @@
 """Verifiers by name."""
 
+from importlib.metadata import EntryPoint
+
 import pytest
 
 from mimosa.records import Prompt
 from mimosa.rewards import registry
 from mimosa.rewards.countdown import Countdown
 from mimosa.rewards.exact import Exact
+from mimosa.rewards.function import Function
 from mimosa.rewards.math_answer import MathAnswer
 from mimosa.rewards.verifier import Verifier, scored
 
@@ -52,9 +55,22 @@ def test_options_reach_the_verifier():
 
 
 def test_entry_points(installed):
-    assert registry.known() == ["code", "countdown", "exact", "length", "math"]
+    assert registry.known() == ["code", "countdown", "exact", "length", "math", "rubric"]
     verifier = registry.create("length", {"limit": 3}, timeout=4.0)
     assert (type(verifier), verifier.timeout, verifier.limit) == (Length, 4.0, 3)
+
+
+def test_an_entry_point_may_name_a_plain_reward_function(monkeypatch, tmp_path):
+    (tmp_path / "my_reward.py").write_text("def grade(response, ground_truth):\n    return response == ground_truth\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    point = EntryPoint("grade", "my_reward:grade", "mimosa.verifiers")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "mimosa.verifiers" else [])
+    registry.check("grade", {"memory_mb": 500})
+    verifier = registry.create("grade", {}, timeout=20.0)
+    assert isinstance(verifier, Function) and registry.label("grade") == "grade"
+    assert verifier.score("7", Prompt("p", "", "", "7")).score == 1.0
+    verifier.close()
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,16 @@ def prompt(text, **fields):
 
 def test_columns_map_to_the_record(tmp_path):
     row = {"id": 7, "prompt": "1+1", "ground_truth": 2, "response": "two", "verifier": "exact", "level": {"a": [1]}}
-    assert loaded(tmp_path, row) == [Prompt("7", "1+1", "exact", "2", "two", {"level": {"a": [1]}})]
+    assert loaded(tmp_path, row) == [Prompt("7", "1+1", "exact", "2", "two", {"ground_truth": 2, "level": {"a": [1]}})]
 
 
 def test_absent_columns_have_their_stand_ins(tmp_path):
     rows = loaded(tmp_path, {"prompt": "a", "ground_truth": 1.5}, {"prompt": "b", "ground_truth": [1, "é"]})
-    assert rows == [Prompt("1", "a", "math", "1.5"), Prompt("2", "b", "math", '[1, "é"]')]
+    fields = [{"ground_truth": 1.5}, {"ground_truth": [1, "é"]}]  # as they are, for functions that want no text
+    assert rows == [
+        Prompt("1", "a", "math", "1.5", fields=fields[0]),
+        Prompt("2", "b", "math", '[1, "é"]', fields=fields[1]),
+    ]
     assert loaded(tmp_path, {"prompt": "a", "ground_truth": 1}, {"prompt": "broken"}, limit=1)[0].id == "1"
 
 
