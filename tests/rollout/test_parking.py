@@ -14,7 +14,7 @@ LONG = replace(SAMPLING, max_tokens=20, stop_token_ids=())
 
 def parked_at(slots: int, steps: int, wanted, **settings):
     """Completions until then and what was parked, after so many steps; the engine is empty after that."""
-    running = engine(slots, policy(), **settings)
+    running = engine(slots, policy(), **{"block": 4, **settings})
     running.submit(wanted, LONG)
     done = [c for _ in range(steps) for c in running.step()]
     parked = running.park()
@@ -91,7 +91,7 @@ def test_parking_some_requests_leaves_the_others_running():
 
 def test_states_of_older_weights_are_made_anew_where_that_is_the_rule():
     first, second = policy(0), policy(1)
-    running = engine(4, first)
+    running = engine(4, first, block=4)
     running.submit(requests(3, 1), LONG)
     running.step()
     parked = running.park()
