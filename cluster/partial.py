@@ -1,8 +1,8 @@
 """Partial rollouts: a step ends when enough of its groups are there, and the others go on first in the next one.
 
 Rollout actors hold what was submitted to them and work on it in slices; groups go to whoever has the least left to do. Between two
-slices weights may change, and unfinished sequences stay in their slots. A finished sample of an unfinished group is judged at once and
-waits here for the rest of its group.
+slices weights may change, and unfinished sequences stay in their slots. A finished sample of an unfinished group waits here for the
+rest of its group; a group is judged whole.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
-from ..records import Completion, Group, ParkedSequence, Prompt, Request, Sampling, Task, Verdict
-from .stages import AUTOMATIC_SLOTS, Gathered, Stages
+from ..records import Completion, Group, ParkedSequence, Request, Sampling, Task, Verdict
+from .stages import AUTOMATIC_SLOTS, Gathered, Stages, whole_groups
 from .watchdog import SLICE, StallError
 
 SLOT_FULLS = 1.5  # of unfinished samples that an actor is given: what is beyond its slots refills them within a slice
@@ -68,6 +68,7 @@ class PartialRollouts:
         self.begun: dict[str, BegunGroup] = {}  # by uid, in the order of their beginning
         self.holders: list[Any] = list(stages.rollouts.members)  # the actors that were given what is under way
         self.flights: dict[Any, Flight] = {}
+        self.arrived: list[int] = []  # lengths of the completions that came in during the step
         self._cancelled = threading.Event()
 
     def missing(self) -> int:
@@ -92,7 +93,7 @@ class PartialRollouts:
         started = finished = time.monotonic()
         self._begin(tasks)
         self._cancelled.clear()
-        arrived: list[int] = []
+        self.arrived.clear()
         inbox: queue.SimpleQueue[list[Completion] | None] = queue.SimpleQueue()
         verify = self.stages.verifiers
         with ThreadPoolExecutor(1) as side:
@@ -101,14 +102,13 @@ class PartialRollouts:
                 for (items,), verdicts in verify.map("score", self._batches(inbox), in_flight=2, stop=self.stages.stop):
                     for (_, completion), verdict in zip(items, verdicts, strict=True):
                         self.begun[completion.uid].verdicts[completion.sample] = verdict
-                        arrived.append(len(completion.token_ids))
             finally:
                 self._cancelled.set()
             finished = rolling.result()
         whole = [uid for uid, g in self.begun.items() if len(g.verdicts) == g.task.request.samples][:wanted]
         groups = tuple(self.begun.pop(uid).group() for uid in whole)
         seconds_verify, engines = time.monotonic() - finished, self.stages.rollout_stats()
-        return Gathered(groups, finished - started, seconds_verify, tuple(arrived), engines, tuple(self.begun))
+        return Gathered(groups, finished - started, seconds_verify, tuple(self.arrived), engines, tuple(self.begun))
 
     def _begin(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
@@ -140,9 +140,8 @@ class PartialRollouts:
         ref = getattr(actor, method).remote(*arguments)
         self.flights[ref] = Flight(method, member, actor, time.monotonic())
 
-    def _batches(self, inbox: Any) -> Iterator[tuple[list[tuple[Prompt, Completion]]]]:
-        """Units for the verifiers, until the rollout has ended."""
-        size = self.stages.config.verifier.batch
+    def _batches(self, inbox: Any) -> Iterator[tuple[list[tuple[Task, Completion]]]]:
+        """Units of whole groups for the verifiers, until the rollout has ended."""
         while True:
             try:
                 completions = inbox.get(timeout=SLICE)
@@ -150,9 +149,8 @@ class PartialRollouts:
                 continue
             if completions is None:
                 return
-            items = [(self.begun[c.uid].task.prompt, c) for c in completions]
-            for start in range(0, len(items), size):
-                yield (items[start : start + size],)
+            for batch in whole_groups(completions, self.stages.config.verifier.batch):
+                yield ([(self.begun[c.uid].task, c) for c in batch],)
 
     def _roll(self, inbox: Any, wanted: int) -> float:
         """Have the actors work until `wanted` groups are whole and no call is under way; -> when that was."""
@@ -184,12 +182,15 @@ class PartialRollouts:
             self._call(member, "work", WORK_SECONDS, math.ceil(groups / len(able)))
 
     def _take(self, completions: list[Completion], inbox: Any) -> None:
-        """Completions that have not been there before go on to the verifiers."""
+        """Keep completions that have not been there before; groups that are whole with them go on to the verifiers."""
         fresh = [c for c in completions if c.sample not in self.begun[c.uid].completions]
         for completion in fresh:
             self.begun[completion.uid].completions[completion.sample] = completion
-        if fresh:
-            inbox.put(fresh)
+        self.arrived += [len(c.token_ids) for c in fresh]
+        touched = [self.begun[uid] for uid in dict.fromkeys(c.uid for c in fresh)]
+        whole = [c for g in touched if not g.unfinished for _, c in sorted(g.completions.items())]
+        if whole:
+            inbox.put(whole)
 
     def _issue_again(self) -> None:
         """What was on actors that have died goes to those in their place, from its beginning; whole samples are kept."""
