@@ -6,7 +6,7 @@ import signal
 import pytest
 from runs import actor_processes, rollouts, rows, tiny_run, when_step
 
-from mimosa.cluster.commands import sft, train
+from mimosa.cluster.commands import train
 from mimosa.cluster.workload import build_tokenizer, load_workload
 from mimosa.configs.loader import load
 from mimosa.rollout.stream import PromptStream
@@ -14,15 +14,6 @@ from mimosa.rollout.stream import PromptStream
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(400)]
 PARTIAL = ["rollout.partial=true", "rollout.oversample=0.7", "rollout.max_tokens=24", "rollout.slots=8", "rollout.block=2",
            "learner.optimizer.lr=1e-3", "learner.optimizer.warmup=0", "reward.truncated=score"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def warm(ray_cluster, tmp_path_factory):
-    """Settings that start from a policy which is right now and then, so that there is something to learn from."""
-    folder = tmp_path_factory.mktemp("runs") / "warm"
-    config = tiny_run(folder, "sft.steps=200", "sft.probe_every=20", "sft.stop_at=0.2", "sft.optimizer.lr=8e-3")
-    assert sft(config, "warm") == 0
-    return [f"model.path={folder}/policy", "tokenizer.kind=policy"]
 
 
 def drawn_uids(config, count: int) -> list[str]:
