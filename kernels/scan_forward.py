@@ -193,9 +193,9 @@ def entry(tokens: Tokens, weights: Weights, table: TileTable, initial: State) ->
 
 
 class _Scan(torch.autograd.Function):
-    """The scan with its gradient. Beside its arguments it saves, per tile and head, 4 (S + P N) bytes: the angle and the fp32
+    """The scan with its gradient. Beside its arguments it saves in fp32, per tile and head, 4 (S + P N) bytes: the angle and the
     state before the tile. At N = 128, P = 64, S = 32 that is 514 bytes per token and head with 64 tokens a tile (SISO) and
-    2056 with 16 (MIMO, R = 4), and nothing else per head and token.
+    2056 with 16 (MIMO, R = 4), and nothing else per head and token. In bf16 it saves its arguments alone.
     """
 
     @staticmethod
@@ -203,11 +203,12 @@ class _Scan(torch.autograd.Function):
         tokens, weights, initial = _named(tensors)
         table = _table(tokens, settings["cu_seqlens"], settings["chunk_size"])
         start = None if initial is None else entry(tokens, weights, table, initial)
-        run = run_tiles(tokens, weights, settings["pairing"], table, start, keep=any(ctx.needs_input_grad))
+        keep = any(ctx.needs_input_grad) and _backward_kernels(tokens)
+        run = run_tiles(tokens, weights, settings["pairing"], table, start, keep=keep)
         k_end = run.last_keys(table, tokens.q.shape[2])
         if any(ctx.needs_input_grad):
             ctx.settings = settings
-            ctx.save_for_backward(*tensors, run.theta, run.g)
+            ctx.save_for_backward(*tensors, *((run.theta, run.g) if keep else (None, None)))
         v_end = tokens.v.flatten(0, 1).index_select(0, table.last).float()
         return run.out.view(tokens.v.shape), run.theta_end, run.h_end, k_end, v_end
 
@@ -215,7 +216,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         *tensors, theta, g = ctx.saved_tensors
         tokens, weights, initial = _named(tensors)
-        if tokens.v.dtype != torch.float32:
+        if not _backward_kernels(tokens):
             return (None, *reference_gradients(ctx.settings, tensors, grads))
         from .scan_backward import scan_backward
 
@@ -224,6 +225,11 @@ class _Scan(torch.autograd.Function):
             dstate=State(*grads[1:]),
         )  # fmt: skip
         return (None, *d_tokens, *d_weights, *(d_state or (None,) * 4))
+
+
+def _backward_kernels(tokens: Tokens) -> bool:
+    """Whether a call's gradients come from the backward kernels; else from reference_gradients."""
+    return tokens.v.dtype == torch.float32
 
 
 def reference_gradients(

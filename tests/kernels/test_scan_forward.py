@@ -161,10 +161,12 @@ def test_tensors_may_be_cut_out_of_wider_ones() -> None:
     assert torch.equal(mamba3_scan(**wide, **settings), mamba3_scan(**arguments, **settings))
 
 
-def test_what_the_gradient_keeps() -> None:
-    """Beside the arguments one angle and one fp32 state a tile and head."""
+@pytest.mark.parametrize(("dtype", "tiles"), [(torch.float32, 3), (torch.bfloat16, 0)], ids=["fp32", "bf16"])
+def test_what_the_gradient_keeps(dtype: torch.dtype, tiles: int) -> None:
+    """Beside the arguments one angle and one fp32 state a tile and head; nothing where the backward kernels are not used."""
     T, C, H, N, P, S = 10, 4, 2, 32, 16, 8
     arguments = fp32(example(9, T=T, H=H, N=N, P=P, R=2, S=S))
+    arguments |= {name: arguments[name].to(dtype) for name in ("q", "k", "v", "z")}
     leaves = {name: x.requires_grad_() for name, x in arguments.items()}
     own = {x.data_ptr() for x in leaves.values()}
     kept: list[Tensor] = []
@@ -176,7 +178,7 @@ def test_what_the_gradient_keeps() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         mamba3_scan(**leaves, pairing="half", chunk_size=C, backend="triton")
-    assert sum(x.numel() * x.element_size() for x in kept) == 3 * H * 4 * (S + P * N)
+    assert sum(x.numel() * x.element_size() for x in kept) == tiles * H * 4 * (S + P * N)
 
 
 @pytest.mark.parametrize(
