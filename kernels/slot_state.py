@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .checks import read_offsets
 from .projection import Layer, check_rows, prepare
-from .scan_forward import Run, Start, run_tiles
+from .scan_forward import TOKEN_DIMS, Run, Start, run_tiles
 from .tensors import State, Tokens
 from .tile_table import FLOATS, TileTable, tile_table
 
@@ -268,9 +268,8 @@ def _joined(
         old += count
     begins = [p - count for p, count in zip(positions, held, strict=True)]
     index = torch.tensor(order, device=state.g.device)
-    dims = (1, 1, 1, 1, 2, 2, 2, 1)  # where the tokens run, in the order of Tokens
     parts = (
         torch.cat([a.to(b.dtype), b], dim).index_select(dim, index)
-        for a, b, dim in zip(replayed, new, dims, strict=True)
+        for a, b, dim in zip(replayed, new, TOKEN_DIMS, strict=True)
     )
     return Tokens(*parts), torch.tensor(fresh, device=index.device), tuple(bounds), begins

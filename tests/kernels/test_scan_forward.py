@@ -111,12 +111,14 @@ def test_walked_sequences_are_tiles_all_at_once_bit_for_bit(R: int, continued: b
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("R", [0, 2])
-def test_the_gradients_of_bf16_calls_are_those_of_the_kernels(R: int) -> None:
-    """What stands in for the backward kernels in bf16, asked in fp32, where both may be asked."""
-    arguments = fp32(example(6, T=11, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
-    bounds = torch.tensor([0, 4, 11])
-    state = tuple(x.float() for x in example_state(6, arguments, 2))
+@pytest.mark.parametrize(("R", "B", "bounds"), [(0, 1, [0, 2, 4, 11]), (2, 3, None)], ids=["packed", "rows"])
+@pytest.mark.parametrize("at_once", [4, 4096])
+def test_the_gradients_of_bf16_calls_are_those_of_the_kernels(R, B, bounds, at_once, monkeypatch) -> None:
+    """What stands in for the backward kernels in bf16, asked in fp32, where both may be asked; by pieces and at once."""
+    monkeypatch.setattr("mimosa.kernels.scan_forward.PIECE", at_once)
+    arguments = fp32(example(6, B=B, T=11 if B == 1 else 2, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
+    bounds = None if bounds is None else torch.tensor(bounds)
+    state = tuple(x.float() for x in example_state(6, arguments, 3))
     names = [*TOKENS, "q_bias", "k_bias", "D", "mimo_x", "mimo_z", "mimo_o", "norm_weight"]
     tokens = [arguments[n].unsqueeze(2) if n in "qk" and not R else arguments[n] for n in TOKENS]
     weights = [arguments.get(n) for n in names[8:]]
