@@ -28,9 +28,7 @@ STATE_BLOCK = 32  # rows of P that one program of the pass over the states carri
 PREFIX_HEADS = 4  # heads whose sums one program of prefix_kernel carries
 PIECE = 4096  # tokens of which reference_gradients keeps intermediate results at once
 TOKEN_DIMS = (1, 1, 1, 1, 2, 2, 2, 1)  # where the tokens run, in the order of Tokens
-FIRST_STATE = len(Tokens._fields) + len(
-    Weights._fields
-)  # number of the first of the state's parts among _Scan's tensors
+FIRST_STATE = len(Tokens._fields) + len(Weights._fields)  # number of the state's first part among _Scan's tensors
 WALKS = 256  # sequences times heads from which on each is walked by one program: about two for every multiprocessor
 
 

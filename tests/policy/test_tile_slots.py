@@ -137,7 +137,7 @@ def test_a_slot_goes_on_elsewhere(mode: str) -> None:
         alone = elsewhere.decode(ids[t : t + 1], torch.tensor([1], dtype=torch.int32))
         assert torch.equal(all_three, alone.expand(3, -1))
     slots.zero([0])
-    with pytest.raises(ValueError, match="slots: got 4, wanted 0 to 3"):
+    with pytest.raises(ValueError, match=r"slots: (got 4|slot 4 came), (wanted 0 to 3|0 to 3 wanted)"):
         slots.prefill(ids, torch.tensor([0, len(ids)], dtype=torch.int32), [4])
     with pytest.raises(ValueError, match="exported"):
         elsewhere.import_(0, {})
