@@ -187,12 +187,14 @@ def tune(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     from mimosa.policy.blueprint import load_policy
     from mimosa.policy.checkpoint import write_state_spaces
+    from mimosa.policy.tokenizer import copy_tokenizer
 
     model = load_policy(arguments.policy, "")
     if arguments.format == "hf":
         model.save_pretrained(arguments.out)
     else:
         write_state_spaces(model, arguments.out)
+    copy_tokenizer(arguments.policy, arguments.out)
     print(f"written to {arguments.out}")
     return 0
 

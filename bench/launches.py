@@ -64,8 +64,8 @@ def best(old: Launch, arch: str, rank: int, work: Callable[[], Any]) -> Launch:
 
 
 def write(old: Launch, new: Launch) -> None:
-    """Put the row in the old one's place, or beside it where that is another architecture's."""
-    kept = [row for row in rows() if row != old or row.arch != new.arch]
+    """Put the row in the old one's place, or beside it where that is another architecture's or made for other sizes."""
+    kept = [row for row in rows() if row != old or (row.arch, row.shape) != (new.arch, new.shape)]
     TABLE.write_text(write_rows((*kept, new)))
     launch_table.rows.cache_clear()
     lookup.cache_clear()

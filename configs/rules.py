@@ -59,6 +59,7 @@ RULES: tuple[Rule, ...] = (
     one_of("model.rope_fraction", 0.5, 1.0),
     *above(0, "model.dt_min", "model.dt_max"),
     one_of("model.dtype", "fp32", "bf16"),
+    one_of("model.head_dtype", "fp32", "bf16"),
     one_of("model.kernels", "auto", "reference", "triton"),
     ("tokenizer.kind", bool, "policy, chars, bytes, or a Hugging Face name or folder"),
     ("tokenizer.symbols", all, "texts that are not empty"),

@@ -51,7 +51,10 @@ class ModelConfig:
     dtype: str = (
         "fp32"  # arithmetic of the linear layers and type of the rollout's copy: fp32 or bf16; see policy/mamba3.py
     )
-    kernels: str = "auto"  # backend of the scan and the step: auto, reference or triton
+    head_dtype: str = (
+        "fp32"  # operands of the head's product: fp32 or bf16; its sums and the logits are fp32 either way
+    )
+    kernels: str = "auto"  # auto (triton on CUDA for sizes that its tiles take, else reference), reference or triton
 
 
 @dataclass

@@ -38,6 +38,7 @@ FLUSH_COLUMNS = tl.constexpr(32)  # of the state that a flush holds at once
 # Where B and C come from: rows of the projection, or tensors after the norm.
 RAW, NORMED = tl.constexpr(0), tl.constexpr(1)
 # Rows of ring_scalars.
+ROWS = tl.constexpr(SCALARS)
 ADT, DT_ROW, TRAP, SUM, GAMMA, WEIGHT = (tl.constexpr(i) for i in range(SCALARS))
 
 
@@ -58,9 +59,7 @@ def flush(
     w = tl.where(t == C - 1, gamma + dt_now * sigmoid(-trap_now), w)
     total = tl.load(p_scalars + SUM * C + C - 1)
     PART: tl.constexpr = N if N < FLUSH_COLUMNS else FLUSH_COLUMNS
-    for first in tl.range(
-        0, N, PART, disable_licm=True
-    ):  # by parts of N: the whole state would take half of the registers
+    for first in tl.range(0, N, PART, disable_licm=True):  # in parts: the whole state would take half of the registers
         n = first + tl.arange(0, PART)
         o_g = x[:, None] * N + n[None, :]
         k = tl.load(p_k + tl.arange(0, L)[:, None] * N + n[None, :], mask=m[:, None], other=0.0)
@@ -144,11 +143,8 @@ def replay_kernel(
         tl.load(p_dt_bias + i_h).to(tl.float32), HEAVY, FLOOR,
     )  # fmt: skip
     p_g, p_read = p_g + o_wide + i_h * P * N, p_read + (o_slot if COPY else o_wide) + i_h * P * N
-    p_theta, p_turn, p_scalars = (
-        p_theta + o_wide + i_h * S,
-        p_turn + o_wide + i_h * S,
-        p_ring_scalars + o_wide + i_h * 6 * C,
-    )
+    p_theta, p_turn = p_theta + o_wide + i_h * S, p_turn + o_wide + i_h * S
+    p_scalars = p_ring_scalars + o_wide + i_h * ROWS * C
     p_ring_k, p_ring_x = p_ring_k + o_slot + i_h * C * R * N, p_ring_x + o_slot + i_h * C * P
     if (now == 0) & (position > 0):
         flush(
@@ -227,10 +223,7 @@ def mamba3_decode(
     """
     s = check_rows(layer, projection, 2)
     check_slots(slots, projection)
-    if projection.dtype != state.g_read.dtype or layer.chunk_size != state.size or state.g.shape[1:] != (s.H, s.P, s.N):
-        raise ValueError(
-            f"state: slots of {state.g_read.dtype}, C = {state.size}, {list(state.g.shape[1:])} came, those of the layer wanted"
-        )
+    state.check_layer(layer, projection.dtype)
     if projection.device.type == "cpu" and len(slots) and int(slots.max()) >= state.slots:
         raise ValueError(f"slots: {int(slots.max())} came, -1 to {state.slots - 1} wanted")
     if out is None:

@@ -119,14 +119,9 @@ def mamba3_scan(
     if mimo_x is None:
         tokens, weights = _single_rank(tokens, weights, 2)
     out, state = chosen.scan(
-        tokens,
-        weights,
-        pairing=pairing,
-        chunk_size=chunk_size,
-        cu_seqlens=cu_seqlens,
-        initial_state=initial_state,
+        tokens, weights, pairing=pairing, chunk_size=chunk_size, cu_seqlens=cu_seqlens, initial_state=initial_state,
         return_state=return_state,
-    )
+    )  # fmt: skip
     return (out, state) if return_state else out
 
 

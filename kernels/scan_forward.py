@@ -26,6 +26,9 @@ from .tile_table import TileTable, block_rows, check_tile, pinned, tile_table
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 STATE_BLOCK = 32  # rows of P that one program of the pass over the states carries
 PREFIX_HEADS = 4  # heads whose sums one program of prefix_kernel carries
+PIECE = 4096  # tokens of which reference_gradients keeps intermediate results at once
+TOKEN_DIMS = (1, 1, 1, 1, 2, 2, 2, 1)  # where the tokens run, in the order of Tokens
+FIRST_STATE = len(Tokens._fields) + len(Weights._fields)  # number of the state's first part among _Scan's tensors
 WALKS = 256  # sequences times heads from which on each is walked by one program: about two for every multiprocessor
 
 
@@ -193,9 +196,9 @@ def entry(tokens: Tokens, weights: Weights, table: TileTable, initial: State) ->
 
 
 class _Scan(torch.autograd.Function):
-    """The scan with its gradient. Beside its arguments it saves, per tile and head, 4 (S + P N) bytes: the angle and the fp32
+    """The scan with its gradient. Beside its arguments it saves in fp32, per tile and head, 4 (S + P N) bytes: the angle and the
     state before the tile. At N = 128, P = 64, S = 32 that is 514 bytes per token and head with 64 tokens a tile (SISO) and
-    2056 with 16 (MIMO, R = 4), and nothing else per head and token.
+    2056 with 16 (MIMO, R = 4), and nothing else per head and token. In bf16 it saves its arguments alone.
     """
 
     @staticmethod
@@ -203,11 +206,12 @@ class _Scan(torch.autograd.Function):
         tokens, weights, initial = _named(tensors)
         table = _table(tokens, settings["cu_seqlens"], settings["chunk_size"])
         start = None if initial is None else entry(tokens, weights, table, initial)
-        run = run_tiles(tokens, weights, settings["pairing"], table, start, keep=any(ctx.needs_input_grad))
+        keep = any(ctx.needs_input_grad) and _backward_kernels(tokens)
+        run = run_tiles(tokens, weights, settings["pairing"], table, start, keep=keep)
         k_end = run.last_keys(table, tokens.q.shape[2])
         if any(ctx.needs_input_grad):
             ctx.settings = settings
-            ctx.save_for_backward(*tensors, run.theta, run.g)
+            ctx.save_for_backward(*tensors, *((run.theta, run.g) if keep else (None, None)))
         v_end = tokens.v.flatten(0, 1).index_select(0, table.last).float()
         return run.out.view(tokens.v.shape), run.theta_end, run.h_end, k_end, v_end
 
@@ -215,7 +219,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         *tensors, theta, g = ctx.saved_tensors
         tokens, weights, initial = _named(tensors)
-        if tokens.v.dtype != torch.float32:
+        if not _backward_kernels(tokens):
             return (None, *reference_gradients(ctx.settings, tensors, grads))
         from .scan_backward import scan_backward
 
@@ -226,14 +230,73 @@ class _Scan(torch.autograd.Function):
         return (None, *d_tokens, *d_weights, *(d_state or (None,) * 4))
 
 
+def _backward_kernels(tokens: Tokens) -> bool:
+    """Whether a call's gradients come from the backward kernels; else from reference_gradients."""
+    return tokens.v.dtype == torch.float32
+
+
 def reference_gradients(
     settings: dict[str, Any], tensors: Sequence[Tensor | None], grads: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """Gradients of `_Scan`'s tensors, each in its own dtype, through the formulas in torch in fp32.
 
     The backward kernels are not used for bf16: compiled by Triton 3.6 for an H200 their products of bf16 operands are wrong
-    (bench/README.md).
+    (bench/README.md). Sequences are taken a few at a time, since the formulas keep about 1 MB of a token at 1.5B sizes.
     """
+    wide = [x is not None and _kind(i) == "weight" for i, x in enumerate(tensors)]  # summed over the pieces
+    totals = [
+        None if x is None else torch.zeros_like(x, dtype=torch.float32 if w else x.dtype)
+        for x, w in zip(tensors, wide, strict=True)
+    ]
+    for piece in _pieces(tensors[2], settings["cu_seqlens"]):
+        parts = [None if x is None else piece.cut(i, x) for i, x in enumerate(tensors)]
+        outer = [piece.cut(2, grads[0]), *(piece.cut(FIRST_STATE, g) for g in grads[1:])]
+        found = _piece_gradients(settings | {"cu_seqlens": piece.cu_seqlens}, parts, outer)
+        for i, (total, gradient) in enumerate(zip(totals, found, strict=True)):
+            if total is not None and gradient is not None:
+                piece.cut(i, total).add_(gradient)
+    return tuple(None if x is None or t is None else t.to(x.dtype) for x, t in zip(tensors, totals, strict=True))
+
+
+class _Piece(NamedTuple):
+    """Sequences that gradients are taken of at once."""
+
+    first: int  # of the sequences
+    rows: int  # sequences
+    tokens: tuple[int, int] | None  # first token and number of tokens where sequences are packed
+    cu_seqlens: Tensor | None
+
+    def cut(self, i: int, x: Tensor) -> Tensor:
+        """The piece's part of _Scan's tensor number i, a view."""
+        if _kind(i) == "weight":
+            return x
+        if _kind(i) == "state" or self.tokens is None:
+            return x.narrow(0, self.first, self.rows)
+        return x.narrow(TOKEN_DIMS[i], *self.tokens)
+
+
+def _kind(i: int) -> str:
+    return "token" if i < len(TOKEN_DIMS) else "weight" if i < FIRST_STATE else "state"
+
+
+def _pieces(v: Tensor | None, cu_seqlens: Tensor | None) -> list[_Piece]:
+    """Sequences in order, together at most PIECE tokens; a longer one alone."""
+    assert v is not None
+    B, T = v.shape[:2]
+    bounds = tuple(range(0, B * T + 1, T)) if cu_seqlens is None else read_offsets(cu_seqlens, T)
+    pieces, first = [], 0
+    for last in range(1, len(bounds)):
+        if last == len(bounds) - 1 or bounds[last + 1] - bounds[first] > PIECE:
+            start, count = bounds[first], bounds[last] - bounds[first]
+            cut = None if cu_seqlens is None else torch.tensor(bounds[first : last + 1]) - start
+            pieces.append(_Piece(first, last - first, None if cut is None else (start, count), cut))
+            first = last
+    return pieces
+
+
+def _piece_gradients(
+    settings: dict[str, Any], tensors: Sequence[Tensor | None], grads: Sequence[Tensor]
+) -> list[Tensor | None]:
     leaves = [None if x is None else x.detach().float().requires_grad_() for x in tensors]
     with torch.enable_grad():
         tokens, weights, initial = _named(leaves)
@@ -241,9 +304,7 @@ def reference_gradients(
     given = [x for x in leaves if x is not None]
     outputs = (out, *(state or ()))
     found = iter(torch.autograd.grad(outputs, given, [g.float() for g in grads], allow_unused=True))
-    pairs = ((x, next(found)) for x in tensors if x is not None)
-    made = iter([torch.zeros_like(x) if d is None else d.to(x.dtype) for x, d in pairs])
-    return tuple(None if x is None else next(made) for x in tensors)
+    return [None if x is None else next(found) for x in leaves]
 
 
 def _named(tensors: Any) -> tuple[Tokens, Weights, State | None]:

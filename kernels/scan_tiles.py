@@ -239,28 +239,8 @@ def output_kernel(
     y = read_out(q, k, v, g, c, score_weight(c, t, c, t, gamma, w), DT)
     tl.debug_barrier()
     store_rows(
-        y,
-        p_v,
-        p_z,
-        p_d,
-        p_mimo_x,
-        p_mimo_z,
-        p_mimo_o,
-        p_norm,
-        p_out,
-        first,
-        left,
-        i_h,
-        s_v,
-        s_z,
-        H,
-        P,
-        R,
-        C,
-        L,
-        MIMO,
-        NORM,
-    )
+        y, p_v, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, first, left, i_h, s_v, s_z, H, P, R, C, L, MIMO, NORM
+    )  # fmt: skip
 
 
 @triton.jit
@@ -302,28 +282,8 @@ def walk_kernel(
         y = read_out(q, k, v, g.to(DT), c, score_weight(c, t, c, t, gamma, w), DT)
         tl.debug_barrier()
         store_rows(
-            y,
-            p_v,
-            p_z,
-            p_d,
-            p_mimo_x,
-            p_mimo_z,
-            p_mimo_o,
-            p_norm,
-            p_out,
-            first,
-            left,
-            i_h,
-            s_v,
-            s_z,
-            H,
-            P,
-            R,
-            C,
-            L,
-            MIMO,
-            NORM,
-        )
+            y, p_v, p_z, p_d, p_mimo_x, p_mimo_z, p_mimo_o, p_norm, p_out, first, left, i_h, s_v, s_z, H, P, R, C, L, MIMO, NORM
+        )  # fmt: skip
         tl.debug_barrier()
         g = carry(g, tl.exp(total), increment(k, v, total, c, w, DT))
         tile += 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .checks import read_offsets
 from .projection import Layer, check_rows, prepare
-from .scan_forward import Run, Start, run_tiles
+from .scan_forward import TOKEN_DIMS, Run, Start, run_tiles
 from .tensors import State, Tokens
 from .tile_table import FLOATS, TileTable, tile_table
 
@@ -96,6 +96,14 @@ class SlotState:
         """Of all layers that share the rows."""
         return self.rows.shape[1] + self.position.element_size()
 
+    def check_layer(self, layer: Layer, dtype: torch.dtype) -> None:
+        """Whether rows of this layer in this dtype belong to these slots."""
+        s, held = layer.sizes, list(self.g.shape[1:])
+        if dtype != self.g_read.dtype or layer.chunk_size != self.size or held != [s.H, s.P, s.N]:
+            raise ValueError(
+                f"state: slots of {self.g_read.dtype}, C = {self.size}, {held} came, those of the layer wanted"
+            )
+
     def check_slot(self, name: str, slots: Sequence[int]) -> list[int]:
         for slot in slots:
             if not 0 <= slot < self.slots:
@@ -111,7 +119,7 @@ class SlotState:
     def copy(self, src: int, dsts: Sequence[int]) -> None:
         """One slot's state into others, in all layers that share the rows: the samples of one prompt."""
         self.check_slot("src", [src])
-        index = torch.tensor(self.check_slot("dsts", dsts), device=self.rows.device)
+        index = torch.tensor(self.check_slot("dsts", dsts), dtype=torch.int64, device=self.rows.device)
         for x in (self.rows, self.position):
             x.index_copy_(0, index, x[src].clone().expand(len(index), *x.shape[1:]))
 
@@ -124,12 +132,14 @@ class SlotState:
     def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
         """Take over what `export` gave, also of other slots of the same layers. Raises ValueError naming the part that differs."""
         self.check_slot("slot", [slot])
-        for name, own in (("row", self.rows[slot]), ("position", self.position[slot])):
+        parts = {"row": self.rows[slot], "position": self.position[slot]}
+        for name, own in parts.items():
             x = exported.get(name)
             if x is None or x.shape != own.shape or x.dtype != own.dtype:
                 came = "nothing" if x is None else f"{list(x.shape)} {x.dtype}"
                 raise ValueError(f"exported.{name}: {came} came, {list(own.shape)} {own.dtype} wanted")
-            own.copy_(x)
+        for name, own in parts.items():
+            own.copy_(exported[name])
 
     def advance(self, slots: Tensor) -> None:
         """Count one token of every slot in int32 slots [n]; -1 is nobody. After all of a token's launches; safe in a CUDA graph."""
@@ -220,7 +230,7 @@ def prefill(
     the slot: the tokens that the slot holds since its last chunk are computed again. Waits for the device.
     positions: how many tokens each slot holds, where several layers share one count; it is read from there then and not moved on.
     """
-    sizes = check_rows(layer, projection, 3)
+    check_rows(layer, projection, 3)
     index = state.check_slot("slots", slots)
     T = projection.shape[1]
     offsets = (0, T) if cu_seqlens is None else read_offsets(cu_seqlens, T)
@@ -228,14 +238,7 @@ def prefill(
         raise ValueError(f"projection: B = {len(projection)} came, 1 wanted (sequences packed along T)")
     if len(index) != len(offsets) - 1 or len(set(index)) != len(index):
         raise ValueError(f"slots: {index} came, {len(offsets) - 1} different ones wanted, one for every sequence")
-    if (
-        projection.dtype != state.g_read.dtype
-        or layer.chunk_size != state.size
-        or state.g.shape[1:] != (sizes.H, sizes.P, sizes.N)
-    ):
-        raise ValueError(
-            f"state: slots of {state.g_read.dtype}, C = {state.size}, {list(state.g.shape[1:])} came, those of the layer wanted"
-        )
+    state.check_layer(layer, projection.dtype)
     held = state.position[index].tolist() if positions is None else positions
     tokens, fresh, bounds, begins = _joined(state, prepare(layer, projection), index, held, offsets)
     table = tile_table(bounds, state.size, projection.device)
@@ -249,9 +252,11 @@ def prefill(
 
 def _joined(
     state: SlotState, new: Tokens, slots: list[int], positions: list[int], offsets: tuple[int, ...]
-) -> tuple[Tokens, Tensor, tuple[int, ...], list[int]]:
+) -> tuple[Tokens, Tensor | slice, tuple[int, ...], list[int]]:
     """Every sequence's held tokens before its new ones: the tokens, where the new ones lie, the bounds, the starts' positions."""
     replayed = state._replay(slots, positions)
+    if replayed is None:
+        return new, slice(None), offsets, positions
     held = [state._held(p) for p in positions]
     order: list[int] = []
     fresh: list[int] = []
@@ -262,13 +267,9 @@ def _joined(
         fresh += range(bounds[-2] + count, bounds[-1])
         old += count
     begins = [p - count for p, count in zip(positions, held, strict=True)]
-    device = state.g.device
-    if replayed is None:
-        return new, torch.tensor(fresh, device=device), tuple(bounds), begins
-    index = torch.tensor(order, device=device)
-    dims = (1, 1, 1, 1, 2, 2, 2, 1)  # where the tokens run, in the order of Tokens
+    index = torch.tensor(order, device=state.g.device)
     parts = (
         torch.cat([a.to(b.dtype), b], dim).index_select(dim, index)
-        for a, b, dim in zip(replayed, new, dims, strict=True)
+        for a, b, dim in zip(replayed, new, TOKEN_DIMS, strict=True)
     )
-    return Tokens(*parts), torch.tensor(fresh, device=device), tuple(bounds), begins
+    return Tokens(*parts), torch.tensor(fresh, device=index.device), tuple(bounds), begins

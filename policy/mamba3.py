@@ -77,7 +77,7 @@ class Mamba3PreTrainedModel(PreTrainedModel):
 class Mamba3ForCausalLM(Mamba3PreTrainedModel, GenerationMixin):
     """Mamba-3 language model with a tied or separate head.
 
-    `kernels` names the backend of scan and step for this instance ("auto", "reference", "triton"); it is not saved.
+    `kernels` names this instance's backend ("auto", "reference", "triton"), of all that it computes; it is not saved.
     """
 
     _tied_weights_keys = {"lm_head.weight": "backbone.embedding.weight"}

@@ -117,12 +117,8 @@ class Mamba3Mixer(nn.Module):
             from ..kernels.projection import scan_from_projection
 
             out, state = scan_from_projection(
-                self.in_proj(u, backend),
-                self.layer(),
-                cu_seqlens=cu_seqlens,
-                initial_state=initial_state,
-                return_state=return_state,
-            )
+                self.in_proj(u, backend), self.layer(), cu_seqlens=cu_seqlens, initial_state=initial_state, return_state=return_state
+            )  # fmt: skip
             return self.out_proj(out.flatten(-2), backend), LayerState(*state) if state is not None else None
         operands = self._operands(u)
         adt, dt, trap = (x.transpose(1, 2) for x in operands[4:7])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels.tensors import State
 from .backbone import Backbone, PolicyState
 from .mixer import LayerState
 
@@ -51,20 +52,14 @@ class PolicySlots(Protocol):
         """
 
 
-class ReferenceSlots:
-    """Slots of the recurrence's 4-tuple states, for every backend and device.
+class TensorSlots:
+    """Slots that are rows of tensors: zeroed, copied, exported and imported whole. See PolicySlots."""
 
-    Slots that are a run (s, s + 1, ...) are decoded in place on a CPU; others cost a copy of their states there and back.
-    """
+    capacity: int
 
-    def __init__(self, backbone: Backbone, state: PolicyState, backend: str):
-        """state: zeros, one row more than there are slots: nobody's row, which takes what is written for slot -1."""
-        self.backbone, self.state, self.backend = backbone, state, backend
-        self.tensors = {
-            f"{i}.{name}": tensor for i, layer in enumerate(state) for name, tensor in layer._asdict().items()
-        }
-        self.capacity = len(state[0].h) - 1
-        self.prefers_runs = state[0].h.device.type == "cpu"
+    def hold(self, layers: Sequence[LayerState | State]) -> None:
+        """Layers' states, each [capacity or more, ...], are the slots from now on."""
+        self.tensors = {f"{i}.{name}": t for i, layer in enumerate(layers) for name, t in layer._asdict().items()}
         self.bytes_per_slot = sum(t[0].numel() * t.element_size() for t in self.tensors.values())
 
     def zero(self, slots: Sequence[int]) -> None:
@@ -89,6 +84,29 @@ class ReferenceSlots:
         for name, tensor in self.tensors.items():
             tensor[slot] = exported[name].to(tensor.device)
 
+    def _check(self, slots: Sequence[int]) -> None:
+        for slot in slots:
+            if not 0 <= slot < self.capacity:
+                raise ValueError(f"slots: got {slot}, wanted 0 to {self.capacity - 1}")
+
+    def _index(self, slots: Sequence[int]) -> Tensor:
+        self._check(slots)
+        return torch.tensor(slots, dtype=torch.long, device=next(iter(self.tensors.values())).device)
+
+
+class ReferenceSlots(TensorSlots):
+    """Slots of the recurrence's 4-tuple states, for every backend and device.
+
+    Slots that are a run (s, s + 1, ...) are decoded in place on a CPU; others cost a copy of their states there and back.
+    """
+
+    def __init__(self, backbone: Backbone, state: PolicyState, backend: str):
+        """state: zeros, one row more than there are slots: nobody's row, which takes what is written for slot -1."""
+        self.backbone, self.state, self.backend = backbone, state, backend
+        self.capacity = len(state[0].h) - 1
+        self.prefers_runs = state[0].h.device.type == "cpu"
+        self.hold(state)
+
     @torch.no_grad()
     def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
         index = self._index(slots)
@@ -112,15 +130,6 @@ class ReferenceSlots:
             for tensor, value in zip(layer, new, strict=True):
                 tensor.index_copy_(0, index, value)
         return hidden
-
-    def _check(self, slots: Sequence[int]) -> None:
-        for slot in slots:
-            if not 0 <= slot < self.capacity:
-                raise ValueError(f"slots: got {slot}, wanted 0 to {self.capacity - 1}")
-
-    def _index(self, slots: Sequence[int]) -> Tensor:
-        self._check(slots)
-        return torch.tensor(slots, dtype=torch.long, device=self.state[0].h.device)
 
 
 def run_start(slots: Tensor) -> int | None:

@@ -13,7 +13,7 @@ from ..kernels.recurrent import mamba3_recurrent
 from ..kernels.slot_state import SlotState, prefill
 from ..kernels.tensors import State
 from .backbone import Backbone, Block
-from .slots import check_exported
+from .slots import TensorSlots
 
 
 class TileSlots:
@@ -49,12 +49,6 @@ class TileSlots:
     def _advance(self, slots: Tensor) -> None:
         """After all of a token's layers."""
 
-    def _check(self, slots: Sequence[int]) -> list[int]:
-        for slot in slots:
-            if not 0 <= slot < self.capacity:
-                raise ValueError(f"slots: got {slot}, wanted 0 to {self.capacity - 1}")
-        return list(slots)
-
 
 class ReplaySlots(TileSlots):
     """The state is written once per chunk, and a token has the bits that the learner's forward pass gives it."""
@@ -79,7 +73,7 @@ class ReplaySlots(TileSlots):
 
     @torch.no_grad()
     def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
-        index = self._check(slots)
+        index = self.rows.check_slot("slots", slots)
         positions = self.rows.position[index].tolist()
         residual = self.backbone.embed(ids.unsqueeze(0))
         for block, layer, state in zip(self.blocks, self.layers, self.states, strict=True):
@@ -95,38 +89,17 @@ class ReplaySlots(TileSlots):
         self.rows.advance(slots)
 
 
-class RecurrentSlots(TileSlots):
+class RecurrentSlots(TensorSlots, TileSlots):
     """The fp32 state is read and written at every token: the smaller slot, and the plain recurrence."""
 
     def __init__(self, backbone: Backbone, capacity: int):
         super().__init__(backbone, capacity)
         self.states = [State(*block.mixer.empty_state(capacity, self.device)) for block in self.blocks]
-        self.tensors = {f"{i}.{n}": t for i, state in enumerate(self.states) for n, t in state._asdict().items()}
-        self.bytes_per_slot = sum(t[0].numel() * t.element_size() for t in self.tensors.values())
-
-    def zero(self, slots: Sequence[int]) -> None:
-        index = self._check(slots)
-        for tensor in self.tensors.values():
-            tensor[index] = 0
-
-    def copy(self, src: int, dsts: Sequence[int]) -> None:
-        self._check([src, *dsts])
-        for tensor in self.tensors.values():
-            tensor[list(dsts)] = tensor[src].clone()
-
-    def export(self, slot: int) -> dict[str, Tensor]:
-        self._check([slot])
-        return {name: tensor[slot].to("cpu", copy=True) for name, tensor in self.tensors.items()}
-
-    def import_(self, slot: int, exported: Mapping[str, Tensor]) -> None:
-        self._check([slot])
-        check_exported(exported, {name: tensor[slot] for name, tensor in self.tensors.items()})
-        for name, tensor in self.tensors.items():
-            tensor[slot] = exported[name].to(tensor.device)
+        self.hold(self.states)
 
     @torch.no_grad()
     def prefill(self, ids: Tensor, cu_seqlens: Tensor, slots: Sequence[int]) -> None:
-        index = self._check(slots)
+        index = self._index(slots)
         residual = self.backbone.embed(ids.unsqueeze(0))
         for block, layer, state in zip(self.blocks, self.layers, self.states, strict=True):
             rows = block.mixer.in_proj(block.normed(residual, "triton"), "triton")

@@ -7,6 +7,7 @@ mimosa.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ..configs.schema import TokenizerConfig
+from .checkpoint import find_file
 from .hub import bounded_hub, hub_errors
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 SPECIALS = ("<pad>", "<eos>", "<unk>")  # ids 0, 1, 2 of the tokenizers made here
 
 
@@ -76,6 +79,13 @@ def load_tokenizer(
     if config.chat_template:
         tokenizer.chat_template = config.chat_template
     return tokenizer
+
+
+def copy_tokenizer(source: str, folder: str) -> None:
+    """The files of the tokenizer beside a policy, as far as there are any, into another folder."""
+    for file in (find_file(source, name) for name in FILES):
+        if file is not None and Path(file).parent.resolve() != Path(folder).resolve():
+            shutil.copy(file, folder)
 
 
 def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

@@ -10,7 +10,9 @@ from builders import tiny_config
 
 from mimosa import __version__
 from mimosa.__main__ import main
+from mimosa.configs.schema import TokenizerConfig
 from mimosa.policy.mamba3 import Mamba3ForCausalLM
+from mimosa.policy.tokenizer import chars_tokenizer, load_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +85,15 @@ def test_help_and_version():
     assert "examples:" in done.stdout and "mimosa train quickstart" in done.stdout
 
 
-def test_export_to_state_spaces(tmp_path):
+@pytest.mark.parametrize("form", ["state-spaces", "hf"])
+def test_export(tmp_path, form):
+    """The policy in another format, and the tokenizer beside it: what `mimosa eval` wants of a folder."""
     torch.manual_seed(0)
     model = Mamba3ForCausalLM(tiny_config())
     model.save_pretrained(tmp_path / "policy")
-    assert main(["export", str(tmp_path / "policy"), str(tmp_path / "out"), "--format", "state-spaces"]) == 0
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["ssm_cfg"]["layer"] == "Mamba3"
+    chars_tokenizer("0123+").save_pretrained(tmp_path / "policy")
+    assert main(["export", str(tmp_path / "policy"), str(tmp_path / "out"), "--format", form]) == 0
+    assert ("ssm_cfg" in json.loads((tmp_path / "out" / "config.json").read_text())) == (form == "state-spaces")
+    assert load_tokenizer(TokenizerConfig(), str(tmp_path / "out")).encode("3+1") == [6, 7, 4]
     loaded = Mamba3ForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(loaded(torch.arange(5)[None]).logits, model(torch.arange(5)[None]).logits)

@@ -47,6 +47,9 @@ def test_the_options_with_the_least_time_are_written(table, monkeypatch):
     again = dataclasses.replace(found, warps=4)
     launches.write(found, again)
     assert [r for r in read_rows(table.read_text()) if r.arch == "sm_95"] == [again]
+    other = dataclasses.replace(again, shape=dict(N=64, P=64, R=4))
+    launches.write(again, other)
+    assert [r for r in read_rows(table.read_text()) if r.arch == "sm_95"] == [again, other]  # the nearest row stays too
 
 
 @pytest.mark.skipif(launches.torch.cuda.is_available(), reason="there is a GPU")

@@ -84,6 +84,16 @@ def test_one_token_tiles_and_tiles_that_fill_their_block() -> None:
             assert torch.equal(decode(layer, state, [row], [0])[0], expected[t]), t
 
 
+def test_heads_that_fill_no_block_and_ranks_that_fill_the_queries() -> None:
+    """Five heads where the sums run over four at a time; eight ranks, over the end of two chunks, with two groups."""
+    for sizes in (dict(H=5, R=1, C=C), dict(H=2, G=2, R=8, S=8, C=2, norm=True)):
+        layer = example_layer(**sizes)
+        rows = example_rows(layer, 2 * layer.chunk_size + 1)
+        expected, state = scanned(layer, rows), SlotState.alloc(layer, 1, torch.float32, "cpu")
+        for t, row in enumerate(rows):
+            assert torch.equal(decode(layer, state, [row], [0])[0], expected[t]), (sizes, t)
+
+
 @needs_goldens
 @pytest.mark.parametrize("name", ["layer_siso_norm_rope1", "layer_mimo4_softplus"])
 def test_golden_steps(name: str) -> None:

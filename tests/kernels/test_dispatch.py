@@ -9,6 +9,7 @@ import torch
 from recurrence import example, example_state, token
 
 from mimosa.kernels import dispatch
+from mimosa.kernels.checks import Sizes
 from mimosa.kernels.tensors import State
 
 
@@ -56,3 +57,29 @@ def test_auto_is_the_reference_on_a_cpu() -> None:
     arguments = example(1, T=3)
     by_name = dispatch.mamba3_scan(**arguments, pairing="half", backend="reference")
     assert torch.equal(dispatch.mamba3_scan(**arguments, pairing="half"), by_name)
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "chosen"),
+    [
+        ({}, "cuda", "triton"),
+        ({}, "cpu", "reference"),
+        ({"P": 24}, "cuda", "reference"),
+        ({"R": 3}, "cuda", "reference"),
+        ({"S": 5}, "cuda", "reference"),
+        ({"size": 65}, "cuda", "reference"),
+        ({"dtype": torch.float64}, "cuda", "reference"),
+    ],
+    ids=str,
+)
+def test_auto_is_triton_on_cuda_for_what_its_tiles_take(change: dict[str, Any], device: str, chosen: str) -> None:
+    """By the device that is named: none is touched."""
+    settings: dict[str, Any] = dict(size=32, dtype=torch.bfloat16) | change
+    size, dtype = settings.pop("size"), settings.pop("dtype")
+    sizes = Sizes(**dict(B=1, T=None, H=3, P=32, R=2, G=1, N=16, S=8) | settings)
+    assert dispatch.choose("auto", sizes, size, dtype, torch.device(device)) == chosen
+    assert dispatch.choose("reference", sizes, size, dtype, torch.device(device)) == "reference"
+    with pytest.raises(
+        ValueError, match=r"^backend: 'cuda' came, which is not available; one of auto, reference, triton"
+    ):
+        dispatch.choose("cuda", sizes, size, dtype, torch.device(device))

@@ -111,12 +111,14 @@ def test_walked_sequences_are_tiles_all_at_once_bit_for_bit(R: int, continued: b
         assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("R", [0, 2])
-def test_the_gradients_of_bf16_calls_are_those_of_the_kernels(R: int) -> None:
-    """What stands in for the backward kernels in bf16, asked in fp32, where both may be asked."""
-    arguments = fp32(example(6, T=11, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
-    bounds = torch.tensor([0, 4, 11])
-    state = tuple(x.float() for x in example_state(6, arguments, 2))
+@pytest.mark.parametrize(("R", "B", "bounds"), [(0, 1, [0, 2, 4, 11]), (2, 3, None)], ids=["packed", "rows"])
+@pytest.mark.parametrize("at_once", [4, 4096])
+def test_the_gradients_of_bf16_calls_are_those_of_the_kernels(R, B, bounds, at_once, monkeypatch) -> None:
+    """What stands in for the backward kernels in bf16, asked in fp32, where both may be asked; by pieces and at once."""
+    monkeypatch.setattr("mimosa.kernels.scan_forward.PIECE", at_once)
+    arguments = fp32(example(6, B=B, T=11 if B == 1 else 2, H=2, G=2, N=16, P=16, R=R, S=4, norm=True))
+    bounds = None if bounds is None else torch.tensor(bounds)
+    state = tuple(x.float() for x in example_state(6, arguments, 3))
     names = [*TOKENS, "q_bias", "k_bias", "D", "mimo_x", "mimo_z", "mimo_o", "norm_weight"]
     tokens = [arguments[n].unsqueeze(2) if n in "qk" and not R else arguments[n] for n in TOKENS]
     weights = [arguments.get(n) for n in names[8:]]
@@ -161,10 +163,12 @@ def test_tensors_may_be_cut_out_of_wider_ones() -> None:
     assert torch.equal(mamba3_scan(**wide, **settings), mamba3_scan(**arguments, **settings))
 
 
-def test_what_the_gradient_keeps() -> None:
-    """Beside the arguments one angle and one fp32 state a tile and head."""
+@pytest.mark.parametrize(("dtype", "tiles"), [(torch.float32, 3), (torch.bfloat16, 0)], ids=["fp32", "bf16"])
+def test_what_the_gradient_keeps(dtype: torch.dtype, tiles: int) -> None:
+    """Beside the arguments one angle and one fp32 state a tile and head; nothing where the backward kernels are not used."""
     T, C, H, N, P, S = 10, 4, 2, 32, 16, 8
     arguments = fp32(example(9, T=T, H=H, N=N, P=P, R=2, S=S))
+    arguments |= {name: arguments[name].to(dtype) for name in ("q", "k", "v", "z")}
     leaves = {name: x.requires_grad_() for name, x in arguments.items()}
     own = {x.data_ptr() for x in leaves.values()}
     kept: list[Tensor] = []
@@ -176,7 +180,7 @@ def test_what_the_gradient_keeps() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         mamba3_scan(**leaves, pairing="half", chunk_size=C, backend="triton")
-    assert sum(x.numel() * x.element_size() for x in kept) == 3 * H * 4 * (S + P * N)
+    assert sum(x.numel() * x.element_size() for x in kept) == tiles * H * 4 * (S + P * N)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,21 @@ def test_packed_prompts_into_slots_at_different_positions() -> None:
     assert state.position.tolist() == [7, 5, 3, 0]
 
 
+def test_many_prompts_at_once_are_each_alone() -> None:
+    """Lengths around a chunk's end, into slots in odd order: outputs and slots as of a prefill of one."""
+    layer = example_layer(C=C, H=3)
+    prompts = [example_rows(layer, n, seed=n).unsqueeze(0) for n in (1, 2 * C, C - 1, C + 1, C)]
+    slots = [5, 0, 3, 6, 1]
+    state, alone = (SlotState.alloc(layer, 7, torch.float32, "cpu") for _ in range(2))
+    lengths = [p.shape[1] for p in prompts]
+    outs = prefill(torch.cat(prompts, dim=1), layer, state, slots, torch.tensor([0, *lengths]).cumsum(0))
+    for slot, prompt, out in zip(slots, prompts, outs.split(lengths, dim=1), strict=True):
+        assert torch.equal(prefill(prompt, layer, alone, [slot]), out)
+        ours, theirs = live(state, slot), live(alone, slot)
+        assert all(torch.equal(ours[name], theirs[name]) for name in FIELDS), slot
+    assert not state.rows[[2, 4]].any() and state.position.tolist() == [2 * C, C, 0, C - 1, 0, 1, C + 1]
+
+
 def test_copy_zero_export_import() -> None:
     layer = example_layer(C=C)
     state = SlotState.alloc(layer, 4, torch.float32, "cpu")
@@ -80,6 +95,10 @@ def test_copy_zero_export_import() -> None:
         assert not x[1].any() and not x[2].any() and not x[3].any(), name
     state.import_(2, exported)
     assert all(torch.equal(getattr(state, name)[2], before[name]) for name in FIELDS)
+    state.copy(1, [])
+    with pytest.raises(ValueError, match=r"^exported.position: nothing came"):
+        state.import_(2, {"row": torch.zeros_like(exported["row"])})
+    assert torch.equal(state.g[2], before["g"])  # what is refused leaves nothing behind
     exported["row"].fill_(5)
     assert torch.equal(state.g[2], before["g"])  # what was taken over is a copy
 
