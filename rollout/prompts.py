@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -21,8 +22,8 @@ PARTS = 10_000  # a split's fraction is rounded to one of so many
 def load_rows(
     source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True, note: Note = lambda text: None
 ) -> list[Prompt]:
-    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs. Rows that are not to be
-    `judged` need no ground truth. `note` is told when rows have another system's form.
+    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs, unless `fields.verifier` is
+    empty. Rows that are not to be `judged` need no ground truth. `note` is told when rows have another system's form.
 
     Raises ValueError, one line, when the source has no rows, a row lacks its prompt or ground truth (named by file and
     line), or two rows have the same id.
@@ -31,7 +32,7 @@ def load_rows(
         rows = list(islice(make_task(source.task, source.options).rows(), source.limit or None))
         if fields.template != "{prompt}":
             rows = [_templated(row, fields.template) for row in rows]
-        return rows
+        return rows if fields.verifier else [replace(row, verifier=verifier) for row in rows]
     rows = []
     places: dict[str, str] = {}
     forms: set[str] = set()
