@@ -11,7 +11,7 @@ from typing import Any
 
 from ..configs.schema import FieldsConfig, SourceConfig
 from ..records import Message, Prompt
-from .row_formats import recognised
+from .row_formats import column, recognised
 from .sources import RawRow, raw_rows
 from .tasks import make_task
 
@@ -101,12 +101,12 @@ def _templated(row: Prompt, template: str) -> Prompt:
 
 def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judged: bool) -> Prompt:
     """One raw row by the field names of the settings; `number` is its id when it has none."""
-    response = _column(raw.columns, fields.response)
-    identity = _column(raw.columns, fields.id)
-    named = _column(raw.columns, fields.verifier)
+    response = column(raw.columns, fields.response)
+    identity = column(raw.columns, fields.id)
+    named = column(raw.columns, fields.verifier)
     used = {fields.prompt, fields.response, fields.id, fields.verifier, "ground_truth"}
     others = {name: value for name, value in raw.columns.items() if name not in used}
-    truth = _column(raw.columns, fields.ground_truth)
+    truth = column(raw.columns, fields.ground_truth)
     if judged and not isinstance(truth, str):
         others["ground_truth"] = truth  # for functions that want it as the row has it
     return Prompt(
@@ -119,17 +119,8 @@ def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judge
     )
 
 
-def _column(columns: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a field inside one: "reward_model.ground_truth". None when there is none."""
-    if name in columns or not name:
-        return columns.get(name)
-    head, _, rest = name.partition(".")
-    inside = columns.get(head)
-    return _column(inside, rest) if rest and isinstance(inside, Mapping) else None
-
-
 def _prompt(raw: RawRow, fields: FieldsConfig) -> str | tuple[Message, ...]:
-    value = _column(raw.columns, fields.prompt)
+    value = column(raw.columns, fields.prompt)
     if isinstance(value, str) and value.strip():
         return fields.template.replace("{prompt}", value)
     if isinstance(value, list) and value:
@@ -148,7 +139,7 @@ def _message(turn: Any, place: str, field: str) -> Message:
 
 
 def _ground_truth(raw: RawRow, fields: FieldsConfig) -> str:
-    value = _column(raw.columns, fields.ground_truth)
+    value = column(raw.columns, fields.ground_truth)
     text = (
         json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else "" if value is None else str(value)
     )
@@ -167,7 +158,7 @@ def _ground_truth(raw: RawRow, fields: FieldsConfig) -> str:
 
 
 def _shown(raw: RawRow, field: str) -> str:
-    value = _column(raw.columns, field)
+    value = column(raw.columns, field)
     return "nothing" if value is None else f"{value!r:.60}"
 
 
