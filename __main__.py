@@ -210,6 +210,8 @@ def score(arguments: argparse.Namespace) -> int:
         print(explain(arguments.rows, name, options, arguments.timeout, arguments.row))
         if not arguments.out:
             return 0
+    elif arguments.row:
+        raise ConfigError(f"--row: got {arguments.row!r} without --explain, wanted both or neither")
     if not arguments.out:
         raise ConfigError("--out: got nothing, wanted the file for the verdicts")
     from mimosa.observe.console import Console

@@ -91,7 +91,7 @@ def train(config: Config, name: str) -> int:
         cluster(config),
     ):
         announce(config, workload, run, console)
-        stages = Stages(blueprint, config, console, stop)
+        stages = Stages(blueprint, config, console, stop, named=workload.verifiers)
         try:
             path = warm_start(config, blueprint, workload, stages, run, console, stop)
             task = LearnerTask(path, False, config.train.steps * config.train.updates)
@@ -130,7 +130,7 @@ def sft(config: Config, name: str) -> int:
         stop.installed(),
         cluster(config),
     ):
-        stages = Stages(blueprint, config, console, stop)
+        stages = Stages(blueprint, config, console, stop, named=workload.verifiers)
         loop = SupervisedLoop(config, blueprint, workload, stages, run, log, console, stop)
         try:
             done = loop.run(config.resume)

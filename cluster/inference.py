@@ -32,12 +32,13 @@ def packed_policy(config: Config) -> PolicyVersion:
 
 @contextmanager
 def serving(
-    config: Config, blueprint: Blueprint, console: Console, stop: StopFlag, judged: bool = True
-) -> Iterator[Stages]:
-    """Rollout and verifier actors that hold the policy at model.path, as version 0."""
+    config: Config, blueprint: Blueprint, console: Console, stop: StopFlag, judged: bool = True,
+    named: Sequence[str] = (),
+) -> Iterator[Stages]:  # fmt: skip
+    """Rollout and verifier actors (`named`: of rows) that hold the policy at model.path, as version 0."""
     version = packed_policy(config)
     with stop.installed(), cluster(config):
-        stages = Stages(blueprint, config, console, stop, judged)
+        stages = Stages(blueprint, config, console, stop, judged, named)
         try:
             stages.publish(ray.put(version))
             stages.settle()
@@ -59,7 +60,7 @@ def run_eval(config: Config, out: str) -> int:
     sampling = rollout_sampling(config, tokenizer, config.eval.temperature)
     try:
         with (
-            serving(config, blueprint, console, stop) as stages,
+            serving(config, blueprint, console, stop, named=workload.verifiers) as stages,
             console.bar("evaluation", len(tasks) * config.eval.samples) as advance,
         ):
             found = evaluate(stages, tasks, sampling, config.eval.samples, advance)

@@ -12,7 +12,7 @@ from ..configs.schema import FieldsConfig, SourceConfig
 from ..records import Prompt
 from ..rewards.benchmarks import converted
 from ..rewards.rows import prompt_of
-from ..rollout.row_formats import recognised
+from ..rollout.row_formats import column, recognised
 from ..rollout.sources import raw_rows
 from ..rollout.tasks import TASKS, make_task
 
@@ -39,16 +39,7 @@ def _columns(data: str) -> Iterator[Mapping[str, Any]]:
 def _unified(columns: Mapping[str, Any]) -> Mapping[str, Any]:
     """A benchmark's row, or one of another system, with prompt and ground truth under these names."""
     _, opened, names = recognised(converted(columns), FieldsConfig())
-    return {**opened, "prompt": _at(opened, names.prompt), "ground_truth": _at(opened, names.ground_truth)}
-
-
-def _at(columns: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a field inside one: "reward_model.ground_truth"."""
-    if name in columns:
-        return columns[name]
-    head, _, rest = name.partition(".")
-    inside = columns.get(head)
-    return _at(inside, rest) if rest and isinstance(inside, Mapping) else None
+    return {**opened, "prompt": column(opened, names.prompt), "ground_truth": column(opened, names.ground_truth)}
 
 
 def _drawn(rows: Iterator[Mapping[str, Any]], most: int) -> list[tuple[int, Mapping[str, Any]]]:

@@ -44,8 +44,11 @@ class Gathered:
 class Stages:
     """Rollout and verifier actors, the weights they were last given, and the way of a prompt through them."""
 
-    def __init__(self, blueprint: Blueprint, config: Config, console: Console, stop: StopFlag, judged: bool = True):
-        """judged False: rollouts alone, without verifier actors."""
+    def __init__(
+        self, blueprint: Blueprint, config: Config, console: Console, stop: StopFlag, judged: bool = True,
+        named: Sequence[str] = (),
+    ):  # fmt: skip
+        """judged False: rollouts alone, without verifier actors. named: verifiers that rows name."""
         self.config, self.console, self.stop = config, console, stop
         self.weights: Any = None  # reference to the last published version
         self.unsettled: dict[Any, tuple[int, Any]] = {}
@@ -58,7 +61,7 @@ class Stages:
             timeout=config.rollout.timeout, prepare=self._prepare, on_restart=console.warn,
         )  # fmt: skip
         self.verifiers = ActorPool(
-            "verifier", lambda: verifier.remote(config), config.verifier.actors if judged else 0, restarts=restarts,
+            "verifier", lambda: verifier.remote(config, named), config.verifier.actors if judged else 0, restarts=restarts,
             timeout=judging_bound(config), on_restart=console.warn,
         )  # fmt: skip
 

@@ -13,18 +13,23 @@ from ..rewards.judge_link import JudgeRefused
 
 
 class VerifierActor:
-    """Scores completions; those of one prompt come together. Without a sandbox for code it does not come up."""
+    """Scores completions; those of one prompt come together. Without a sandbox for code it does not come up.
 
-    def __init__(self, config: Config):
+    named: verifiers that rows name.
+    """
+
+    def __init__(self, config: Config, named: Sequence[str] = ()):
         reward, verifier = config.reward, config.verifier
         self.judge = Judge(
             reward.verifier, reward.options, truncated=reward.truncated, timeout=verifier.timeout,
             retries=verifier.retries,
         )  # fmt: skip
-        try:
-            self.judge.start()
-        except JudgeRefused as refused:
-            raise RunError(f"reward.verifier={reward.verifier} refuses to start here: {refused}") from refused
+        for name in dict.fromkeys((reward.verifier, *named)):
+            try:
+                self.judge.start(name)
+            except JudgeRefused as refused:
+                who = f"reward.verifier={name}" if name == reward.verifier else f"verifier {name}, which rows name,"
+                raise RunError(f"{who} refuses to start here: {refused}") from refused
 
     def score(self, items: Sequence[tuple[Task, Completion]]) -> list[Verdict]:
         """One verdict an item, in order. A verifier of groups takes what is here of a prompt for the whole group."""

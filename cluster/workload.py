@@ -26,6 +26,11 @@ class Workload:
     tokens: dict[str, np.ndarray]  # prompt id: int32 [prompt tokens]
     notes: tuple[str, ...]  # what was left out and why
 
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """Names of the verifiers that judge these rows."""
+        return tuple(sorted({row.verifier for row in (*self.train, *self.evaluation)}))
+
     def task(self, prompt: Prompt, uid: str, samples: int) -> Task:
         return Task(prompt, Request(uid, self.tokens[prompt.id], samples))
 
@@ -76,7 +81,10 @@ def load_workload(config: Config, tokenizer: PreTrainedTokenizerFast) -> Workloa
     order = np.random.default_rng(config.seed).permutation(len(held_out))
     _check_named([*rows, *held_out], verifier)
     if verifier != Config().reward.verifier and all(row.verifier != verifier for row in rows):
-        notes.append(f"reward.verifier={verifier} judges no training row: every row names its own ({rows[0].verifier})")
+        notes.append(
+            f"reward.verifier={verifier} judges no training row: every row names its own ({rows[0].verifier}); with "
+            "data.fields.verifier= (empty) no row names one"
+        )
     table = {p.id: t for p, t in zip([*rows, *held_out], [*tokens, *eval_tokens], strict=True)}
     return Workload(tuple(rows), tuple(held_out[i] for i in order), table, tuple(notes))
 

@@ -86,7 +86,7 @@ class FieldsConfig:
     ground_truth: str = "ground_truth"
     response: str = "response"  # demonstrations, for sft; may be absent
     id: str = "id"  # may be absent: the row number is used
-    verifier: str = "verifier"  # may be absent: reward.verifier is used
+    verifier: str = "verifier"  # may be absent: reward.verifier is used; empty: also where a generated task names one
     template: str = "{prompt}"  # wraps a text prompt; {prompt} is the column's text
     ground_truth_after: str = ""  # keep what follows the last occurrence of this mark, e.g. "####"
 

@@ -32,11 +32,13 @@ DIGITS = 120
 AGREE = sympy.Float(10, DIGITS) ** -100  # relative difference of equal values
 TINY = sympy.Float(10, DIGITS) ** -200
 ENOUGH = 3  # points at which both sides have a value
+FAR = (10**5, 10**8, 10**14)  # of points at which kinks are looked for, times 101
 SPARE_SECONDS = 2.0  # after its limit the process ends itself, should nobody be left to kill it
 IDLE_SECONDS = 5.0  # between looks at whether the parent still lives
 
 _DECIMAL = re.compile(r"(?<![0-9.])([0-9]*)\.([0-9]+)(?![0-9.])")
 _PRODUCT = re.compile(r"(?<![_^0-9.{])([0-9]+) ?\(|\) ?\(|\) ?(?=[0-9])")
+_KINKED = (sympy.Abs, sympy.Max, sympy.Min, sympy.floor, sympy.ceiling, sympy.sign, sympy.Piecewise)
 _I = sympy.Symbol("i", real=True)  # as the grammar reads it
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 
@@ -142,8 +144,46 @@ def _same_value(a: Expression, b: Expression) -> bool:
                  if not real or (_is_real_at(a, point) and _is_real_at(b, point))]  # fmt: skip
         known = [same for same in found if same is not None]
         if len(known) >= ENOUGH:
-            return all(known)
+            return all(known) and not _part_far_off(symbols, a, b, real)
     return False
+
+
+def _part_far_off(symbols: list[Expression], a: Expression, b: Expression, real: bool) -> bool:
+    """Whether expressions with a kink, which may lie beyond the points, differ far from zero: |x-50|+x-50 is 0 below 50."""
+    if not (_has_kink(a) or _has_kink(b)) or _is_tower(a) or _is_tower(b):
+        return False
+    points = [dict(zip(symbols, values, strict=True)) for values in _far_points(len(symbols))]
+    return any(
+        _same_at(point, a, b) is False
+        for point in points
+        if not real or (_is_real_at(a, point) and _is_real_at(b, point))
+    )
+
+
+def _has_kink(expression: Expression) -> bool:
+    """Whether it may be given by different formulas on different ranges: an absolute value, a whole part, a root of a square."""
+    return expression.has(*_KINKED) or any(
+        power.exp.is_Rational and not power.exp.is_Integer for power in expression.atoms(sympy.Pow)
+    )
+
+
+def _is_tower(expression: Expression) -> bool:
+    """Whether an exponent grows exponentially itself: far from zero such a value has too many digits to be written down."""
+    return any(_growing(power.exp) for power in _growing(expression))
+
+
+def _growing(expression: Expression) -> list[Expression]:
+    return [power for power in expression.atoms(sympy.Pow, sympy.exp) if power.exp.free_symbols]
+
+
+@lru_cache(maxsize=16)
+def _far_points(dimensions: int) -> list[list[Expression]]:
+    """All coordinates of about one size, of one sign and of mixed ones."""
+    draw = random.Random(40 + dimensions)
+    return [
+        [sympy.Rational(sign * draw.randint(size, 10 * size), 101) * draw.choice(turns) for _ in range(dimensions)]
+        for size in FAR for sign, turns in ((1, (1,)), (-1, (1,)), (1, (1, -1)))
+    ]  # fmt: skip
 
 
 @lru_cache(maxsize=16)

@@ -23,6 +23,7 @@ from .words import without_label, words_of
 
 GOLD_CHARS = 2000  # a longer ground truth is compared as text alone
 
+_CLOSED_INFINITY = re.compile(r"\\infty ?\]|\[ ?[-+]?\\infty")  # math-verify reads it as an open end
 _LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]+")
 
 
@@ -145,6 +146,9 @@ class _Comparison:
             self.reason = "a set where a value is asked for"
             return False
         if "list" in (gold.kind, answer.kind):
+            return False
+        if _CLOSED_INFINITY.search(answer.text) and not _CLOSED_INFINITY.search(gold.text):
+            self.reason = "infinity as a closed end"
             return False
         return self._by_algebra("set", gold.text, answer.text)
 

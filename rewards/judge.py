@@ -73,9 +73,10 @@ class Judge:
             verdicts |= dict(zip(places, found, strict=True))
         return [verdicts[place] for place in range(len(answers))]
 
-    def start(self) -> None:
-        """Starts what the default verifier offers to start, so that no judgement waits for it. Raises JudgeRefused."""
-        verifier = self._verifiers.get(self._default) or self._created(self._default)
+    def start(self, name: str = "") -> None:
+        """Starts what a verifier (the default one unless named) offers to start, so that no judgement waits for it. Raises
+        JudgeRefused."""
+        verifier = self._verifiers.get(name or self._default) or self._created(name or self._default)
         start = getattr(verifier, "start", None)
         if callable(start):
             with contextlib.suppress(JudgeLost):  # the next judgement tries again, and says so

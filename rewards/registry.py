@@ -107,6 +107,8 @@ def _factory(spec: str) -> Callable[..., Verifier]:
                 return found
             return functools.partial(Function, Spec("module", point.module, point.attr))
     place = parse(spec)
+    if place is None and spec.endswith(".py"):
+        raise ValueError(f"verifier {spec!r} names no function in the file, wanted {WANTED}")
     if place is None:
         raise ValueError(unknown(spec))
     return _placed(place)

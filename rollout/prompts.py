@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from ..configs.schema import FieldsConfig, SourceConfig
 from ..records import Message, Prompt
-from .row_formats import recognised
+from .row_formats import column, recognised
 from .sources import RawRow, raw_rows
 from .tasks import make_task
 
@@ -21,8 +22,8 @@ PARTS = 10_000  # a split's fraction is rounded to one of so many
 def load_rows(
     source: SourceConfig, fields: FieldsConfig, verifier: str, judged: bool = True, note: Note = lambda text: None
 ) -> list[Prompt]:
-    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs. Rows that are not to be
-    `judged` need no ground truth. `note` is told when rows have another system's form.
+    """All rows of a source. `verifier` is for rows that name none; generated tasks name theirs, unless `fields.verifier` is
+    empty. Rows that are not to be `judged` need no ground truth. `note` is told when rows have another system's form.
 
     Raises ValueError, one line, when the source has no rows, a row lacks its prompt or ground truth (named by file and
     line), or two rows have the same id.
@@ -31,7 +32,7 @@ def load_rows(
         rows = list(islice(make_task(source.task, source.options).rows(), source.limit or None))
         if fields.template != "{prompt}":
             rows = [_templated(row, fields.template) for row in rows]
-        return rows
+        return rows if fields.verifier else [replace(row, verifier=verifier) for row in rows]
     rows = []
     places: dict[str, str] = {}
     for place, row in read_rows(source, fields, verifier, judged, note):
@@ -107,12 +108,12 @@ def _templated(row: Prompt, template: str) -> Prompt:
 
 def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judged: bool) -> Prompt:
     """One raw row by the field names of the settings; `number` is its id when it has none."""
-    response = _column(raw.columns, fields.response)
-    identity = _column(raw.columns, fields.id)
-    named = _column(raw.columns, fields.verifier)
+    response = column(raw.columns, fields.response)
+    identity = column(raw.columns, fields.id)
+    named = column(raw.columns, fields.verifier)
     used = {fields.prompt, fields.response, fields.id, fields.verifier, "ground_truth"}
     others = {name: value for name, value in raw.columns.items() if name not in used}
-    truth = _column(raw.columns, fields.ground_truth)
+    truth = column(raw.columns, fields.ground_truth)
     if judged and not isinstance(truth, str):
         others["ground_truth"] = truth  # for functions that want it as the row has it
     return Prompt(
@@ -125,17 +126,8 @@ def _mapped(raw: RawRow, number: int, fields: FieldsConfig, verifier: str, judge
     )
 
 
-def _column(columns: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a field inside one: "reward_model.ground_truth". None when there is none."""
-    if name in columns or not name:
-        return columns.get(name)
-    head, _, rest = name.partition(".")
-    inside = columns.get(head)
-    return _column(inside, rest) if rest and isinstance(inside, Mapping) else None
-
-
 def _prompt(raw: RawRow, fields: FieldsConfig) -> str | tuple[Message, ...]:
-    value = _column(raw.columns, fields.prompt)
+    value = column(raw.columns, fields.prompt)
     if isinstance(value, str) and value.strip():
         return fields.template.replace("{prompt}", value)
     if isinstance(value, list) and value:
@@ -154,7 +146,7 @@ def _message(turn: Any, place: str, field: str) -> Message:
 
 
 def _ground_truth(raw: RawRow, fields: FieldsConfig) -> str:
-    value = _column(raw.columns, fields.ground_truth)
+    value = column(raw.columns, fields.ground_truth)
     text = (
         json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else "" if value is None else str(value)
     )
@@ -173,7 +165,7 @@ def _ground_truth(raw: RawRow, fields: FieldsConfig) -> str:
 
 
 def _shown(raw: RawRow, field: str) -> str:
-    value = _column(raw.columns, field)
+    value = column(raw.columns, field)
     return "nothing" if value is None else f"{value!r:.60}"
 
 

@@ -83,6 +83,15 @@ def recognised(columns: Columns, fields: FieldsConfig) -> tuple[str, Columns, Fi
     return found.name if changed else "", opened, replace(fields, prompt=prompt, ground_truth=truth)
 
 
+def column(columns: Columns, name: str) -> Any:
+    """The value of a column, or of a field inside one: "reward_model.ground_truth". None when there is none."""
+    if name in columns or not name:
+        return columns.get(name)
+    head, _, rest = name.partition(".")
+    inside = columns.get(head)
+    return column(inside, rest) if rest and isinstance(inside, Mapping) else None
+
+
 def _stand_in(columns: Columns, setting: str, default: str, ours: str) -> str:
     return ours if setting == default and default not in columns else setting
 

@@ -100,7 +100,28 @@ def test_a_row_names_a_known_verifier_or_the_one_of_the_settings(tmp_path):
 def test_a_verifier_that_judges_no_row_is_said():
     config = load("smoke", ["reward.verifier=exact"])
     (note,) = load_workload(config, build_tokenizer(config)).notes
-    assert note == "reward.verifier=exact judges no training row: every row names its own (math)"
+    assert note == (
+        "reward.verifier=exact judges no training row: every row names its own (math); with data.fields.verifier= "
+        "(empty) no row names one"
+    )
+
+
+@pytest.mark.parametrize("task", ["smoke", "file"])
+def test_the_names_in_rows_can_be_left_unread(tmp_path, task):
+    config = load("smoke", ["reward.verifier=exact", "data.fields.verifier="])
+    if task == "file":
+        config = gsm8k(tmp_path, [row("a?", 1) | {"verifier": "math"}], [row("b?", 2) | {"verifier": "math"}])
+        config.reward.verifier, config.data.fields.verifier = "exact", ""
+    workload = load_workload(config, build_tokenizer(config))
+    assert workload.verifiers == ("exact",)
+    assert workload.notes == ()
+
+
+def test_a_workload_knows_the_verifiers_of_its_rows(tmp_path):
+    config = gsm8k(
+        tmp_path, [row("a?", 1), row("b?", 3) | {"verifier": "code"}], [row("c?", 2) | {"verifier": "exact"}]
+    )
+    assert load_workload(config, build_tokenizer(config)).verifiers == ("code", "exact", "math")
 
 
 BARE = ["data.train.options.boxed=false", "data.train.options.cot=false"]

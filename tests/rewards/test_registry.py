@@ -95,3 +95,9 @@ def test_a_mistake_is_named(name, options, words):
 def test_a_timeout_must_be_positive(timeout):
     with pytest.raises(ValueError, match=r"verifier\.timeout"):
         registry.create("math", {}, timeout=timeout)
+
+
+def test_a_file_without_a_function_is_told_what_is_missing(tmp_path):
+    (tmp_path / "mine.py").write_text("def grade(response):\n    return 1.0\n")
+    with pytest.raises(ValueError, match=r"mine.py' names no function in the file, wanted path/to/file.py:function"):
+        registry.check(f"{tmp_path}/mine.py", {})

@@ -100,6 +100,7 @@ def test_code_rows(tmp_path):
         (["--reward", "math", "--out", "rows.jsonl"], "--out: got 'rows.jsonl', which is the file of the rows"),
         (["--reward", "math", "--out", "nowhere/o"], "nowhere/o"),
         (["--reward", "math", "--explain", "--row", "z"], "--row: got 'z', wanted the id of a row"),
+        (["--reward", "math", "--out", "o.jsonl", "--row", "a"], "--row: got 'a' without --explain"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
