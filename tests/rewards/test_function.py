@@ -209,7 +209,7 @@ def test_neither_surrogates_nor_large_texts_nor_bytes_are_lost(made):
         (f"{FILE.parent}/programs.txt:f", "unknown verifier"),
         ("mimosa.nowhere:f", "loading it raised ModuleNotFoundError: No module named 'mimosa.nowhere'"),
         ("os.path:nothing", "there is no 'nothing' in it"),
-        (str(FILE), "unknown verifier"),
+        (str(FILE), "names no function in the file"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_before_anything_starts(spec, words):
