@@ -96,8 +96,15 @@ def test_settings_that_do_not_fit_together(overrides, part):
 
 
 def test_values_at_the_bounds_pass():
-    load(None, ["eval.temperature=0", "learner.optimizer.lr=0", "train.updates=512", "model.rope_fraction=1"])
-    load(None, ["device=cuda", "learner.gpus=1", "learner.loss.clip_high=3", "model.d_intermediate=0"])
+    low = load(None, ["eval.temperature=0", "learner.optimizer.lr=0", "train.updates=512", "model.rope_fraction=1"])
+    assert (low.eval.temperature, low.learner.optimizer.lr, low.train.updates, low.model.rope_fraction) == (
+        0,
+        0,
+        512,
+        1,
+    )
+    high = load(None, ["device=cuda", "learner.gpus=1", "learner.loss.clip_high=3", "model.d_intermediate=0"])
+    assert (high.learner.gpus, high.learner.loss.clip_high, high.model.d_intermediate) == (1, 3, 0)
 
 
 def test_data_is_wanted_only_where_rows_are_read():
